@@ -1,0 +1,122 @@
+"""The spectral envelope in 72 bands to 24 kHz: what phone prints, the decoder and the synthesis speak of.
+
+The power spectrum of a frame is averaged over one F0 along the frequency axis, which removes the harmonics and leaves
+the envelope (Morise, "CheapTrick", Speech Communication 2015), then over triangular bands whose width grows with
+frequency, 70 Hz + 3.5 %. Levels are natural logarithms of power per bin.
+"""
+
+import numpy as np
+import numpy.typing as npt
+import scipy.fft
+
+from engine.signal.clip import FloatArray
+
+SAMPLE_RATE = 48000
+HOP_LENGTH = 480
+WINDOW_LENGTH = 1024
+LOOKAHEAD_SAMPLES = WINDOW_LENGTH // 2
+FFT_BINS = WINDOW_LENGTH // 2 + 1
+NUM_BANDS = 72
+FLOOR_DB = -100.0  # of a frame, below full scale: everything quieter is digital silence
+
+_SLOPE = 0.035
+_WIDTH_HZ = 70.0
+_UNVOICED_SMOOTHING_HZ = 94.0
+_LOUDNESS_EXPONENT = 0.3  # Stevens: a band's loudness grows as power^0.3, so no single low harmonic decides
+
+
+def _band_centres() -> FloatArray:
+    top = np.log1p(_SLOPE * SAMPLE_RATE / 2 / _WIDTH_HZ)
+    return (_WIDTH_HZ / _SLOPE * np.expm1(np.linspace(0.0, top, NUM_BANDS))).astype(np.float32)
+
+
+BAND_CENTRES_HZ = _band_centres()
+NUM_SPEECH_BANDS = int(np.searchsorted(BAND_CENTRES_HZ, 7600.0))
+"""Bands that any recording from 16 kHz up holds; loudness, deviations and the speaker encoder look at these alone."""
+
+
+def band_matrix() -> FloatArray:
+    """[513, 72]: from power at the bins to the mean power of each band's triangle."""
+    bins_hz = np.arange(FFT_BINS) * SAMPLE_RATE / WINDOW_LENGTH
+    position = np.interp(bins_hz, BAND_CENTRES_HZ, np.arange(NUM_BANDS))
+    weights = np.maximum(0.0, 1.0 - np.abs(position[:, None] - np.arange(NUM_BANDS)))
+    return (weights / weights.sum(axis=0)).astype(np.float32)
+
+
+_BAND_MATRIX = band_matrix()
+_WINDOW = np.hanning(WINDOW_LENGTH + 1)[:-1].astype(np.float32)
+_WINDOW_POWER = float(np.sum(np.square(_WINDOW)))
+_FLOOR = 10.0 ** (FLOOR_DB / 10) / WINDOW_LENGTH
+
+
+def band_levels(samples: FloatArray, f0_hz: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Analyse frames.
+
+    Args:
+        samples: [(T - 1) * 480 + 1024] float32 at 48 kHz; frame t is samples [t * 480, t * 480 + 1024).
+        f0_hz: [T], NaN where unvoiced.
+
+    Returns:
+        The envelope and the unsmoothed bands, each [T, 72] float32: natural logarithm of power per hertz, scaled so
+        that white noise of variance 1 lies at 0.
+    """
+    frames = np.lib.stride_tricks.sliding_window_view(samples, WINDOW_LENGTH)[::HOP_LENGTH]
+    power = np.square(np.abs(scipy.fft.rfft(frames * _WINDOW, axis=1))) / _WINDOW_POWER
+    raw = np.log(power @ _BAND_MATRIX + _FLOOR)
+    envelope = np.log(_smooth(power, f0_hz) @ _BAND_MATRIX + _FLOOR)
+    return envelope.astype(np.float32), raw.astype(np.float32)
+
+
+def _smooth(power: FloatArray, f0_hz: FloatArray) -> FloatArray:
+    """Mean over one F0 along frequency, by differences of the cumulative sum; the spectrum is mirrored at its ends."""
+    bin_hz = SAMPLE_RATE / WINDOW_LENGTH
+    width = np.where(np.isfinite(f0_hz), np.clip(f0_hz, _UNVOICED_SMOOTHING_HZ, 1500.0), _UNVOICED_SMOOTHING_HZ)
+    pad = int(np.ceil(750.0 / bin_hz)) + 2
+    mirrored = np.concatenate([power[:, pad:0:-1], power, power[:, -2 : -pad - 2 : -1]], axis=1)
+    total = np.concatenate([np.zeros((len(power), 1)), np.cumsum(mirrored, axis=1, dtype=np.float64)], axis=1)
+    half = (width / bin_hz / 2)[:, None]
+    centre = np.arange(FFT_BINS)[None, :] + pad + 0.5
+    smooth = _at(total, centre + half) - _at(total, centre - half)
+    return (np.maximum(smooth, 0.0) / (2 * half)).astype(np.float32)
+
+
+def _at(total: npt.NDArray[np.float64], position: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    index = np.floor(position).astype(np.int64)
+    share = position - index
+    low = np.take_along_axis(total, index, axis=1)
+    return low + share * (np.take_along_axis(total, index + 1, axis=1) - low)
+
+
+def loudness(levels: FloatArray) -> FloatArray:
+    """Level of a frame that a spectral tilt hardly moves: the power mean of the speech bands, exponent 0.3.
+
+    Adding c to all levels adds c to the result, so a frame can be set to any loudness by one gain.
+
+    Args:
+        levels: [..., 72] or [..., NUM_SPEECH_BANDS or more], natural logarithms of power.
+
+    Returns:
+        [...] natural logarithm of power.
+    """
+    speech = levels[..., :NUM_SPEECH_BANDS]
+    top = speech.max(axis=-1, keepdims=True)
+    mean = np.mean(np.exp(_LOUDNESS_EXPONENT * (speech - top)), axis=-1)
+    return (np.log(mean) / _LOUDNESS_EXPONENT + top[..., 0]).astype(np.float32)
+
+
+def interpolation_matrix(num_bins: int) -> FloatArray:
+    """[72, num_bins]: from band levels to a spectrum of `num_bins` bins from 0 to 24 kHz, linear between centres."""
+    bins_hz = np.linspace(0.0, SAMPLE_RATE / 2, num_bins)
+    position = np.interp(bins_hz, BAND_CENTRES_HZ, np.arange(NUM_BANDS))
+    weights = np.maximum(0.0, 1.0 - np.abs(position[None, :] - np.arange(NUM_BANDS)[:, None]))
+    return weights.astype(np.float32)
+
+
+def shifted(levels: FloatArray, semitones: float) -> FloatArray:
+    """Move envelopes along the frequency axis (formant shift), [..., 72] to [..., 72]."""
+    if semitones == 0.0:
+        return levels
+    position = np.interp(BAND_CENTRES_HZ / 2.0 ** (semitones / 12), BAND_CENTRES_HZ, np.arange(NUM_BANDS))
+    low = np.minimum(position.astype(np.int64), NUM_BANDS - 2)
+    share = (position - low).astype(np.float32)
+    return (levels[..., low] * (1 - share) + levels[..., low + 1] * share).astype(np.float32)

@@ -1,0 +1,219 @@
+"""What is said: a causal network from log-mel frames to phone log-posteriors, offline and streaming.
+
+A stack of dilated residual convolutions (a TDNN: Waibel et al. 1989; Peddinti et al., Interspeech 2015) whose only
+view of the future lies in its first layer. All layers step in units of `STRIDE` frames: training computes every
+STRIDE-th frame only, inference all of them with dilated filters and the same weights.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from engine.conversion.features import HOP_LENGTH, NUM_MELS, SILENCE_LOG_MEL, LogMel, LogMelStream
+from engine.errors import ModelError
+from engine.models import fill_module, load_tensors
+from engine.phones import PHONES
+
+STRIDE = 3
+MODEL_NAME = "content"
+
+
+@dataclass(frozen=True)
+class ContentShape:
+    """Geometry of the network.
+
+    Attributes:
+        channels: Width of the hidden layers.
+        dilations: Step of each residual block, in units of STRIDE frames.
+        past_frames: Frames before the current one that the first layer sees.
+        lookahead_frames: Frames after it.
+    """
+
+    channels: int = 320
+    dilations: tuple[int, ...] = (1, 1, 2, 2, 4, 8)
+    past_frames: int = 5
+    lookahead_frames: int = 3
+
+    def to_metadata(self) -> dict[str, str]:
+        """As a model file's header keeps it."""
+        return {
+            "channels": str(self.channels),
+            "dilations": ",".join(str(d) for d in self.dilations),
+            "past_frames": str(self.past_frames),
+            "lookahead_frames": str(self.lookahead_frames),
+            "phones": " ".join(PHONES),
+        }
+
+    @classmethod
+    def from_metadata(cls, metadata: dict[str, str]) -> "ContentShape":
+        """Read what `to_metadata` wrote.
+
+        Raises:
+            ModelError: Something is missing, or the file was made for another phone set.
+        """
+        try:
+            if metadata["phones"].split() != list(PHONES):
+                raise ModelError(
+                    "The content model was made for another phone set.", hint="Install this version's models."
+                )
+            return cls(
+                int(metadata["channels"]),
+                tuple(int(d) for d in metadata["dilations"].split(",")),
+                int(metadata["past_frames"]),
+                int(metadata["lookahead_frames"]),
+            )
+        except (KeyError, ValueError) as error:
+            raise ModelError("The content model's description is damaged.", hint="Install the models again.") from error
+
+
+class _Block(nn.Module):
+    """Residual causal convolution of three taps, normalised and rectified before (He et al., ECCV 2016)."""
+
+    def __init__(self, channels: int, dilation: int) -> None:
+        super().__init__()
+        self.dilation = dilation
+        self.norm = nn.BatchNorm1d(channels)
+        self.conv = nn.Conv1d(channels, channels, 3)
+
+    def forward(self, hidden: Tensor, past: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """Continue after `past` [B, D, 2 * step * dilation], what the convolution saw last; gives that anew, too."""
+        seen = torch.cat([past, nn.functional.relu(self.norm(hidden))], dim=-1)
+        out = convolved(seen, self.conv, dilation=step * self.dilation)
+        return hidden + out, seen[..., -past.shape[-1] :]
+
+
+class ContentEncoder(nn.Module):
+    """Log-mel [B, NUM_MELS, T] at 100 Hz to phone log-posteriors [B, len(PHONES), T] at 100 Hz.
+
+    Output frame t depends on no input frame after t + lookahead_frames.
+    """
+
+    def __init__(self, shape: ContentShape | None = None) -> None:
+        super().__init__()
+        self.shape = shape or ContentShape()
+        self.lookahead_frames = self.shape.lookahead_frames
+        taps = self.shape.past_frames + 1 + self.shape.lookahead_frames
+        self.first = nn.Conv1d(NUM_MELS, self.shape.channels, taps)
+        self.blocks = nn.ModuleList(_Block(self.shape.channels, dilation) for dilation in self.shape.dilations)
+        self.last_norm = nn.BatchNorm1d(self.shape.channels)
+        self.last = nn.Conv1d(self.shape.channels, len(PHONES), 1)
+
+    def forward(self, log_mel: Tensor) -> Tensor:
+        """Log-posteriors of every frame; digital silence is assumed before and after."""
+        padded = nn.functional.pad(_scaled(log_mel), (self.shape.past_frames, self.lookahead_frames), value=_SILENCE)
+        return self._run(padded, self._empty_past(log_mel, step=STRIDE), STRIDE)[0]
+
+    def strided(self, log_mel: Tensor) -> Tensor:
+        """Log-posteriors of the frames 0, STRIDE, 2 STRIDE ... [B, len(PHONES), ceil(T / STRIDE)], for training."""
+        padded = nn.functional.pad(_scaled(log_mel), (self.shape.past_frames, self.lookahead_frames), value=_SILENCE)
+        return self._run(padded, self._empty_past(log_mel, step=1), 1, stride=STRIDE)[0]
+
+    def _run(self, padded: Tensor, past: list[Tensor], step: int, stride: int = 1) -> tuple[Tensor, list[Tensor]]:
+        hidden = convolved(padded, self.first, stride=stride)
+        following = []
+        for block, before in zip(self.blocks, past, strict=True):
+            hidden, after = block(hidden, before, step)
+            following.append(after)
+        hidden = nn.functional.relu(self.last_norm(hidden))
+        return self.last(hidden).log_softmax(dim=1), following
+
+    def _empty_past(self, like: Tensor, step: int) -> list[Tensor]:
+        size = (like.shape[0], self.shape.channels)
+        return [like.new_zeros(*size, 2 * step * dilation) for dilation in self.shape.dilations]
+
+
+class ContentFrameStream:
+    """The encoder on a stream of log-mel frames; output lags by lookahead_frames until `flush`."""
+
+    def __init__(self, encoder: ContentEncoder) -> None:
+        self._encoder = encoder.eval()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything heard; silence lies before what comes next."""
+        like = next(self._encoder.parameters()).new_zeros(1)
+        self._past = self._encoder._empty_past(like, step=STRIDE)
+        self._frames = like.new_full((1, NUM_MELS, self._encoder.shape.past_frames), _SILENCE)
+
+    @torch.inference_mode()
+    def push(self, log_mel: Tensor) -> Tensor:
+        """Take frames [1, NUM_MELS, T] (T may be 0), give log-posteriors [1, len(PHONES), T'] known now."""
+        return self._push(_scaled(log_mel))
+
+    @torch.inference_mode()
+    def flush(self) -> Tensor:
+        """The log-posteriors still owed, silence assumed to follow."""
+        if self._frames.shape[-1] <= self._encoder.shape.past_frames:
+            return self._frames.new_zeros(1, len(PHONES), 0)
+        return self._push(self._frames.new_full((1, NUM_MELS, self._encoder.lookahead_frames), _SILENCE))
+
+    def _push(self, scaled: Tensor) -> Tensor:
+        frames = torch.cat([self._frames, scaled], dim=-1)
+        taps = self._encoder.first.kernel_size[0]
+        count = frames.shape[-1] - taps + 1
+        if count <= 0:
+            self._frames = frames
+            return frames.new_zeros(1, len(PHONES), 0)
+        self._frames = frames[..., count:]
+        posteriors, self._past = self._encoder._run(frames, self._past, STRIDE)
+        return posteriors
+
+
+class ContentStream:
+    """Samples at 16 kHz to phone log-posteriors, block by block; any block size.
+
+    Attributes:
+        latency_samples: Frame t comes out once sample t * HOP_LENGTH + latency_samples - 1 has gone in.
+    """
+
+    def __init__(self, encoder: ContentEncoder) -> None:
+        self._front_end = LogMelStream(LogMel())
+        self._frames = ContentFrameStream(encoder)
+        self.latency_samples = self._front_end.latency_samples + encoder.lookahead_frames * HOP_LENGTH
+
+    def reset(self) -> None:
+        """Forget everything heard."""
+        self._front_end.reset()
+        self._frames.reset()
+
+    def push(self, samples: Tensor) -> Tensor:
+        """Take [1, N] float32 samples at 16 kHz (N may be 0), give log-posteriors [1, len(PHONES), T] known now."""
+        return self._frames.push(self._front_end.push(samples))
+
+    def flush(self) -> Tensor:
+        """The log-posteriors still owed: in all 1 + N // HOP_LENGTH frames for N samples pushed."""
+        return torch.cat([self._frames.push(self._front_end.flush()), self._frames.flush()], dim=-1)
+
+
+def load_content_encoder(torch_device: str = "cpu") -> ContentEncoder:
+    """The shipped encoder, ready to run.
+
+    Raises:
+        ModelError: The model is absent or damaged, or of another version.
+    """
+    tensors, metadata = load_tensors(MODEL_NAME)
+    encoder = ContentEncoder(ContentShape.from_metadata(metadata))
+    fill_module(encoder, tensors, model_name=MODEL_NAME)
+    return encoder.to(torch_device).eval().requires_grad_(False)
+
+
+def convolved(seen: Tensor, layer: nn.Conv1d, *, stride: int = 1, dilation: int = 1) -> Tensor:
+    """The layer's convolution [B, C, T'] to [B, O, T]; a matrix product for a few frames, where conv1d is slow."""
+    taps = layer.kernel_size[0]
+    count = seen.shape[-1] - (taps - 1) * dilation
+    if stride > 1 or count > _FEW_FRAMES or layer.bias is None:
+        return nn.functional.conv1d(seen, layer.weight, layer.bias, stride=stride, dilation=dilation)
+    columns = torch.stack([seen[..., tap * dilation : tap * dilation + count] for tap in range(taps)], dim=2)
+    return nn.functional.linear(columns.flatten(1, 2).transpose(1, 2), layer.weight.flatten(1), layer.bias).transpose(
+        1, 2
+    )
+
+
+def _scaled(log_mel: Tensor) -> Tensor:
+    """Log-mel power, about -20 to 0, to about -2 to 2."""
+    return log_mel * 0.2 + 2.2
+
+
+_FEW_FRAMES = 16
+_SILENCE = SILENCE_LOG_MEL * 0.2 + 2.2

@@ -1,0 +1,229 @@
+"""Phone prints: how one voice colours each phone, as band levels, and how few recordings suffice for all of them.
+
+Prints are what, weighted by the posteriors of the content encoder, comes nearest to a voice's own frames by least
+squares, voiced and unvoiced apart, after the loudness of each frame is taken away. (A weighted mean blurs the phones of
+a hesitant encoder together: its error on new recordings of a speaker was a fifth higher.) Phones that a recording
+lacks are filled in by eigenvoices: the directions in which whole sets of prints differ between speakers (Kuhn et al.,
+"Rapid speaker adaptation in eigenvoice space", IEEE TSAP 2000), fitted to the phones that are there.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.conversion.bands import BAND_CENTRES_HZ, NUM_BANDS, NUM_SPEECH_BANDS, loudness, shifted
+from engine.signal.clip import FloatArray
+
+ACTIVE_DB = 35.0  # frames this far below the loud ones of a recording are pauses
+_PRIOR_FRAMES = 12.0  # what is known beforehand of a phone counts as so many frames of it
+_COORDINATE_FRAMES = 40.0  # frames that weigh as much as the prior of an eigenvoice coordinate
+_EDGE_BANDS = 6
+_FORMANT_LIMIT = 4.0  # semitones
+
+_GROUP_TOPS_HZ = (3400.0, 7600.0, 10400.0, 15200.0, 19000.0, 24001.0)
+_GROUPS = tuple(
+    slice(int(np.searchsorted(BAND_CENTRES_HZ, low)), int(np.searchsorted(BAND_CENTRES_HZ, high)))
+    for low, high in zip((0.0, *_GROUP_TOPS_HZ[:-1]), _GROUP_TOPS_HZ, strict=True)
+)
+"""Bands that recordings of common bandwidths hold or lack together; the first two are the speech bands."""
+
+
+@dataclass(frozen=True)
+class PrintModel:
+    """What is known of prints before a voice is heard.
+
+    Attributes:
+        mean: [2, P, 72] float32: prints of the average speaker; 0 unvoiced, 1 voiced.
+        directions: [K, 2, P, NUM_SPEECH_BANDS] float32 eigenvoices, scaled to unit variance of their coordinates.
+        scatter: [NUM_SPEECH_BANDS] float32: variance that the eigenvoices leave, per band.
+    """
+
+    mean: FloatArray
+    directions: FloatArray
+    scatter: FloatArray
+
+    @property
+    def num_phones(self) -> int:
+        """P."""
+        return int(self.mean.shape[1])
+
+
+class PrintStatistics:
+    """Sums over the frames of one voice, all that least squares need.
+
+    Args:
+        num_phones: P.
+
+    Attributes:
+        gram: [6, 2, P, P] sums of products of posteriors, for each group of bands over the recordings that hold it.
+        sums: [2, P, 72] sums of levels weighted by posteriors.
+    """
+
+    def __init__(self, num_phones: int) -> None:
+        self.gram: npt.NDArray[np.floating] = np.zeros((len(_GROUPS), 2, num_phones, num_phones))
+        self.sums: npt.NDArray[np.floating] = np.zeros((2, num_phones, NUM_BANDS))
+
+    @property
+    def num_frames(self) -> float:
+        """Frames counted."""
+        return float(self.gram[0].sum())
+
+    def add(
+        self,
+        levels: FloatArray,
+        posteriors: FloatArray,
+        voiced: npt.NDArray[np.bool_],
+        *,
+        active: npt.NDArray[np.bool_],
+        bandwidth_hz: float,
+    ) -> None:
+        """Count frames.
+
+        Args:
+            levels: [T, 72] envelopes.
+            posteriors: [T, P].
+            voiced: [T].
+            active: [T]; other frames are pauses and are not counted.
+            bandwidth_hz: Bands above say nothing of the voice.
+        """
+        shapes = levels - loudness(levels)[:, None]
+        for is_voiced in (0, 1):
+            chosen = active & (voiced == bool(is_voiced))
+            weights = posteriors[chosen]
+            gram, sums = weights.T @ weights, weights.T @ shapes[chosen]
+            for group, top_hz in enumerate(_GROUP_TOPS_HZ):
+                if bandwidth_hz * 1.06 >= min(top_hz, 24000.0):
+                    self.gram[group, is_voiced] += gram
+                    self.sums[is_voiced, :, _GROUPS[group]] += sums[:, _GROUPS[group]]
+
+    def include(self, other: "PrintStatistics") -> None:
+        """Count the frames of other statistics, too."""
+        self.gram = self.gram + other.gram
+        self.sums = self.sums + other.sums
+
+    def scale(self, factor: float) -> None:
+        """Let all frames counted so far weigh less (or more)."""
+        self.gram *= factor
+        self.sums *= factor
+
+
+def estimate_prints(statistics: PrintStatistics, model: PrintModel) -> FloatArray:
+    """The prints of a voice, [2, P, 72] float32, from what was heard of it and what is known of voices.
+
+    With nothing heard the result is the model's mean. Bands that the recordings lack continue the mean's from where
+    the recordings end.
+    """
+    mean = model.mean.astype(np.float64)
+    missed = _unexplained(statistics, mean)
+    change = _by_eigenvoices(statistics.gram[0], missed, model)
+    step = np.zeros((2, 1, 1))  # how far the voice lies from the prediction where its recordings end
+    for group, bands in enumerate(_GROUPS):
+        gram = statistics.gram[group]
+        if gram.sum() < 1.0:
+            change[:, :, bands] += step
+            continue
+        predicted = change[:, :, bands].copy()
+        system = gram + _PRIOR_FRAMES * np.eye(model.num_phones)
+        change[:, :, bands] = np.linalg.solve(system, missed[:, :, bands] + _PRIOR_FRAMES * predicted)
+        counts = gram.sum(axis=2, keepdims=True)
+        beyond = ((change[:, :, bands] - predicted)[:, :, -_EDGE_BANDS:] * counts).sum(axis=1, keepdims=True)
+        step = (beyond / (counts.sum(axis=1, keepdims=True) + 1.0)).mean(axis=2, keepdims=True)
+    return (mean + change).astype(np.float32)
+
+
+def _unexplained(statistics: PrintStatistics, prints: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """[2, P, 72] sums of what the prints leave of the levels, weighted by posteriors."""
+    missed = np.array(statistics.sums, np.float64)
+    for group, bands in enumerate(_GROUPS):
+        missed[:, :, bands] -= statistics.gram[group] @ prints[:, :, bands]
+    return missed
+
+
+def _by_eigenvoices(
+    gram: npt.NDArray[np.floating], missed: npt.NDArray[np.float64], model: PrintModel
+) -> npt.NDArray[np.float64]:
+    """[2, P, 72] deviation from the mean that the eigenvoices make of the evidence; level above the speech bands."""
+    change = np.zeros(model.mean.shape)
+    if not len(model.directions):
+        return change
+    # Neighbouring bands and frames are far from independent, so the evidence is scaled down before it counts.
+    evidence = 1.0 / (_COORDINATE_FRAMES * NUM_SPEECH_BANDS / 8)
+    directions = model.directions.astype(np.float64)
+    flat = directions.reshape(len(directions), -1)
+    weighted = ((gram @ directions) / model.scatter).reshape(len(directions), -1)
+    system = evidence * flat @ weighted.T + np.eye(len(flat))
+    target = evidence * flat @ (missed[:, :, :NUM_SPEECH_BANDS] / model.scatter).reshape(-1)
+    found = np.linalg.solve(system, target) @ flat
+    change[:, :, :NUM_SPEECH_BANDS] = found.reshape(directions.shape[1:])
+    edge = change[:, :, NUM_SPEECH_BANDS - _EDGE_BANDS : NUM_SPEECH_BANDS]
+    change[:, :, NUM_SPEECH_BANDS:] = edge.mean(axis=2, keepdims=True)
+    return change
+
+
+def pick(prints: FloatArray, posteriors: FloatArray, voiced: npt.NDArray[np.bool_]) -> FloatArray:
+    """The print of each frame, [T, 72] float32: the mean over phones by their posteriors, of the frame's voicing."""
+    return np.where(voiced[:, None], posteriors @ prints[1], posteriors @ prints[0]).astype(np.float32)
+
+
+def fit_print_model(voices: list[PrintStatistics], *, num_directions: int, min_frames: float = 400.0) -> PrintModel:
+    """Learn the average prints and the eigenvoices from the statistics of many speakers.
+
+    Args:
+        voices: One each speaker.
+        num_directions: K.
+        min_frames: Speakers heard for less do not shape the eigenvoices.
+    """
+    num_phones = voices[0].sums.shape[1]
+    everyone = PrintStatistics(num_phones)
+    for voice in voices:
+        everyone.include(voice)
+    prior = _PRIOR_FRAMES * np.eye(num_phones)
+    mean = np.zeros(everyone.sums.shape)
+    for group, bands in enumerate(_GROUPS):
+        sums, gram = everyone.sums[:, :, bands], everyone.gram[group]
+        overall = sums.sum(axis=1, keepdims=True) / (gram.sum(axis=(1, 2))[:, None, None] + 1.0)
+        mean[:, :, bands] = np.linalg.solve(gram + prior, sums + _PRIOR_FRAMES * overall)
+    speech = slice(0, NUM_SPEECH_BANDS)
+    rows = []
+    for voice in voices:
+        if voice.num_frames < min_frames:
+            continue
+        missed, gram = _unexplained(voice, mean)[:, :, speech], voice.gram[0]
+        average = missed.sum(axis=1, keepdims=True) / (gram.sum(axis=(1, 2))[:, None, None] + 1.0)
+        rows.append(np.linalg.solve(gram + prior, missed + _PRIOR_FRAMES * average).reshape(-1))
+    table = np.array(rows) if rows else np.zeros((0, 2 * num_phones * NUM_SPEECH_BANDS))
+    num_directions = min(num_directions, len(table))
+    _, singular, vectors = np.linalg.svd(table, full_matrices=False)
+    directions = (vectors[:num_directions].T * singular[:num_directions] / np.sqrt(max(len(table), 1))).T
+    rest = table - (table @ vectors[:num_directions].T) @ vectors[:num_directions]
+    per_speaker = rest.reshape(len(table), 2 * num_phones, NUM_SPEECH_BANDS)
+    scatter = np.square(per_speaker).sum(axis=(0, 1)) / max(len(table) * 2 * num_phones, 1)
+    return PrintModel(
+        mean.astype(np.float32),
+        directions.reshape(num_directions, 2, num_phones, NUM_SPEECH_BANDS).astype(np.float32),
+        (np.maximum(scatter, 0.02) + 0.1).astype(np.float32),
+    )
+
+
+def formant_distance(source: FloatArray, wanted: FloatArray) -> float:
+    """By how many semitones the wanted voice's formants lie above the source's: the best shift of all voiced prints.
+
+    Levels and slopes are left out of the comparison, as they tell of the recording and of the voice's effort, not of
+    the length of its vocal tract.
+
+    Args:
+        source: [2, P, 72] prints.
+        wanted: [2, P, 72] prints.
+    """
+    smooth = np.cos(np.pi * np.arange(3)[:, None] * (np.arange(NUM_SPEECH_BANDS) + 0.5) / NUM_SPEECH_BANDS)
+    basis = np.linalg.qr(smooth.T)[0]
+
+    def shape(levels: FloatArray) -> FloatArray:
+        speech = levels[..., :NUM_SPEECH_BANDS]
+        return speech - speech @ basis @ basis.T
+
+    target = shape(wanted[1, 1:])[:, 3:]
+    steps = np.arange(-_FORMANT_LIMIT, _FORMANT_LIMIT + 0.25, 0.5)
+    errors = [np.square(shape(shifted(source[1, 1:], float(step)))[:, 3:] - target).mean() for step in steps]
+    return float(steps[int(np.argmin(np.array(errors) + 0.002 * np.square(steps)))])
