@@ -1,0 +1,241 @@
+"""Real devices without hardware: a private PulseAudio server, and delays between what goes in and what comes out.
+
+Needs the programs `pulseaudio`, `pactl`, `pacat` and `parec`, and PortAudio with ALSA's PulseAudio plugin.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.errors import AudioDeviceError
+from engine.signal.clip import FloatArray
+
+RATE = 48000
+MICROPHONE = "PulseAudio: source: mic.monitor"
+SPEAKERS = "PulseAudio: sink: speakers"
+SINKS = ("mic", "speakers", "passed")
+_PLAYER_LATENCY_MS, _RECORDER_LATENCY_MS = 200, 250
+
+# A plain sounddevice passthrough, the yardstick: in a process of its own, it says its xruns at the end.
+_PASSTHROUGH = """
+import sys, signal, threading, sounddevice as sd
+xruns = 0
+def turn(indata, outdata, count, time, status):
+    global xruns
+    outdata[:] = indata
+    xruns += bool(status)
+done = threading.Event()
+signal.signal(signal.SIGTERM, lambda *_: done.set())
+def forget(*_):
+    global xruns
+    xruns = 0
+signal.signal(signal.SIGUSR1, forget)
+with sd.Stream(device="pulse", samplerate=48000, channels=1, blocksize=int(sys.argv[1]), latency="low",
+               callback=turn) as stream:
+    print(*stream.latency, flush=True)
+    while not done.wait(0.2):
+        pass
+print(xruns, flush=True)
+"""
+
+
+def _hurry(process: "subprocess.Popen[Any]") -> None:
+    """Let a process run before others, where the system allows it: what is measured is not the machine's other work."""
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(process.pid, os.SCHED_RR, os.sched_param(3))
+
+
+class PrivatePulse:
+    """A sound server with null sinks of its own; while it runs, this process's environment names it."""
+
+    def __init__(self) -> None:
+        if shutil.which("pulseaudio") is None:
+            raise AudioDeviceError("PulseAudio is not installed.", hint="On Debian and Ubuntu: apt install pulseaudio.")
+        self.folder = Path(tempfile.mkdtemp(prefix="autovoice-pulse-"))
+        self.environment = {
+            "XDG_RUNTIME_DIR": str(self.folder),
+            "PULSE_RUNTIME_PATH": str(self.folder / "pulse"),
+            "PULSE_SERVER": f"unix:{self.folder / 'native'}",
+            "PULSE_COOKIE": str(self.folder / "cookie"),
+        }
+        self._before = {name: os.environ.get(name) for name in self.environment}
+        os.environ.update(self.environment)
+        self._server = subprocess.Popen(
+            ["pulseaudio", "--daemonize=no", "--exit-idle-time=-1", "-n", "--use-pid-file=no", "--disable-shm=yes",
+             "-L", f"module-native-protocol-unix socket={self.folder / 'native'} auth-anonymous=1"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        _hurry(self._server)
+        deadline = time.monotonic() + 20
+        while self._pactl("info", check=False).returncode:
+            if time.monotonic() > deadline:
+                self.close()
+                raise AudioDeviceError("PulseAudio did not start.", hint="Try `pulseaudio -n` in a terminal.")
+            time.sleep(0.05)
+        self._modules = {name: self._load(name) for name in SINKS}
+
+    def __enter__(self) -> "PrivatePulse":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def unplug(self, name: str) -> None:
+        """Take one of SINKS away."""
+        self._pactl("unload-module", self._modules.pop(name))
+
+    def plug_in(self, name: str) -> None:
+        """Bring it back."""
+        self._modules[name] = self._load(name)
+
+    def close(self) -> None:
+        """End the server and forget its environment."""
+        self._server.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._server.wait(5)
+        self._server.kill()
+        self._server.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        for name, value in self._before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+    def _load(self, name: str) -> str:
+        return self._pactl("load-module", "module-null-sink", f"sink_name={name}", f"rate={RATE}").stdout.strip()
+
+    def _pactl(self, *words: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(["pactl", *words], capture_output=True, text=True, check=check, timeout=20)
+
+
+class Passthrough:
+    """A plain passthrough of "mic" to "passed" in a process of its own.
+
+    Args:
+        block_samples: Of its one full-duplex stream.
+    """
+
+    def __init__(self, block_samples: int) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _PASSTHROUGH, str(block_samples)],
+            env={**os.environ, "PULSE_SOURCE": "mic.monitor", "PULSE_SINK": "passed"},
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        )  # fmt: skip
+        if sys.platform.startswith("linux"):
+            with contextlib.suppress(
+                OSError
+            ):  # not real-time: it runs in a circle after an xrun, and would block others
+                os.setpriority(os.PRIO_PROCESS, self._process.pid, -15)
+        assert self._process.stdout is not None
+        self.stated_ms = 1000 * sum(float(word) for word in self._process.stdout.readline().split())
+        time.sleep(1.0)  # its first second is full of xruns; they do not count
+        self._process.send_signal(signal.SIGUSR1)
+
+    def close(self) -> int:
+        """End it; how many of its callbacks reported an xrun."""
+        self._process.send_signal(signal.SIGTERM)
+        answer = self._process.communicate(timeout=20)[0]
+        return int(answer.strip() or 0)
+
+
+class Listener:
+    """Plays samples into "mic" while recording what all SINKS carry, by the sound server's own tools.
+
+    Start it before what is measured, because streams that come and go make the server stumble. The three recordings
+    begin a little apart, by amounts that stay the same to the end: compare delays within one listener only.
+
+    Args:
+        samples: [N] at 48 kHz, played after two seconds of silence, over and over until `close`.
+        folder: For the files; a recording takes 17 MB a minute.
+    """
+
+    SILENCE_S = 2.0
+
+    def __init__(self, samples: FloatArray, folder: Path) -> None:
+        self._files = {name: folder / f"{name}.raw" for name in SINKS}
+        form = ["--raw", "--format=s16le", f"--rate={RATE}", "--channels=1"]
+        self._recorders = [
+            subprocess.Popen(
+                ["parec", f"--device={name}.monitor", *form, f"--latency-msec={_RECORDER_LATENCY_MS}", str(file)]
+            )
+            for name, file in self._files.items()
+        ]
+        silence, played = folder / "silence.raw", folder / "played.raw"
+        np.zeros(round(self.SILENCE_S * RATE), dtype="<i2").tofile(silence)
+        np.round(np.clip(samples, -1, 1) * 32767).astype("<i2").tofile(played)
+        player = " ".join(["pacat --playback --device=mic", *form, f"--latency-msec={_PLAYER_LATENCY_MS}"])
+        # In a process group of its own, so that the whole pipe can be ended.
+        self._player = subprocess.Popen(
+            ["sh", "-c", f"(cat '{silence}'; while cat '{played}'; do :; done) | {player}"], start_new_session=True
+        )
+        for process in (*self._recorders, self._player):
+            _hurry(process)
+        time.sleep(self.SILENCE_S)
+
+    @property
+    def seconds(self) -> float:
+        """Length recorded so far."""
+        return min(file.stat().st_size if file.exists() else 0 for file in self._files.values()) / 2 / RATE
+
+    def wait(self, seconds: float) -> None:
+        """Sleep until so much more is recorded."""
+        end = self.seconds + seconds
+        while self.seconds < end:
+            if self._player.poll() is not None:
+                raise AudioDeviceError("The sound server's player ended.", hint="Is pacat installed?")
+            time.sleep(0.05)
+
+    def heard(self, seconds: float) -> dict[str, FloatArray]:
+        """The last so many seconds that each sink carried, [N], cut at one place of the recordings' common length."""
+        end = int(self.seconds * RATE)
+        start = max(0, end - round(seconds * RATE))
+        return {
+            name: np.fromfile(file, "<i2", count=end - start, offset=2 * start).astype(np.float32) / np.float32(32768)
+            for name, file in self._files.items()
+        }
+
+    def close(self) -> None:
+        """End playing and recording."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._player.pid, signal.SIGTERM)
+        self._player.wait(10)
+        for recorder in self._recorders:
+            recorder.terminate()
+            recorder.wait(10)
+
+
+def delay_ms(played: FloatArray, heard: FloatArray, *, start_s: float, seconds: float, most_ms: float = 700.0) -> float:
+    """How long after `played` [N] `heard` [N] follows, both at 48 kHz, judged from a stretch of `played`.
+
+    Args:
+        played: The earlier signal.
+        heard: The later one; -200 ms to `most_ms` are searched.
+        start_s: Where the stretch begins.
+        seconds: How long it is.
+        most_ms: Longest delay.
+
+    Returns:
+        The delay of the highest correlation; NaN where there is nothing to correlate.
+    """
+    lead = round(0.2 * RATE)
+    first = max(round(start_s * RATE), lead)
+    part = played[first : first + round(seconds * RATE)]
+    area = heard[first - lead : first + len(part) + round(most_ms * RATE / 1000)]
+    if not part.any() or not area.any():
+        return float("nan")
+    size = 1 << (len(part) + len(area)).bit_length()
+    spectrum = np.fft.rfft(area, size) * np.conj(np.fft.rfft(part, size))
+    spectrum /= np.abs(spectrum) + 1e-3 * np.abs(spectrum).max()  # whitened: a sharp peak, also for voices
+    correlation = np.fft.irfft(spectrum, size)[: max(1, len(area) - len(part) + 1)]
+    return 1000 * (int(np.argmax(np.abs(correlation))) - lead) / RATE

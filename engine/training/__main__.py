@@ -1,0 +1,63 @@
+"""Run one stage of the recipe: python -m engine.training STAGE --corpus DIR --cache DIR --run DIR."""
+
+import argparse
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from engine.errors import AutoVoiceError
+from engine.training.config import read_config
+
+# Each module has run(settings, *, corpus, cache, run_folder, resume, until, torch_device);
+# its settings lie in configs/STAGE.toml.
+STAGES = {
+    "align": "engine.training.align",
+    "content": "engine.training.content",
+    "separator": "engine.training.separator",
+    "speaker": "engine.training.speaker",
+    "decoder": "engine.training.decoder",
+    "voices": "engine.training.demo_voices",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line and run the stage; 0 when it ended well, 1 when the user must act."""
+    parser = argparse.ArgumentParser(prog="python -m engine.training", description=__doc__)
+    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument("--config", type=Path, help="TOML file; default: configs/STAGE.toml of this package")
+    parser.add_argument("--size", choices=("cpu", "gpu"), default="cpu", help="which table of the file to use")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override loop.steps=900 etc.")
+    parser.add_argument(
+        "--corpus", type=Path, required=True, help="folder with train/manifest.csv and dev/manifest.csv"
+    )
+    parser.add_argument("--cache", type=Path, required=True, help="folder for decoded audio, features and labels")
+    parser.add_argument("--run", type=Path, required=True, help="folder for saved state and TensorBoard logs")
+    parser.add_argument("--resume", action="store_true", help="go on from the saved state of the run folder")
+    parser.add_argument("--until", type=int, metavar="STEP", help="stop after this step, to go on later with --resume")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    try:
+        settings = read_config(options.config, options.stage, options.size, options.set)
+        from engine.training.loop import process_group
+
+        with process_group() as own_device:
+            torch_device = str(own_device or ("cuda" if options.size == "gpu" else "cpu"))
+            importlib.import_module(STAGES[options.stage]).run(
+                settings,
+                corpus=options.corpus,
+                cache=options.cache,
+                run_folder=options.run,
+                resume=options.resume,
+                until=options.until,
+                torch_device=torch_device,
+            )
+    except AutoVoiceError as error:
+        sys.stderr.write(f"{error.message} {error.hint}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
