@@ -1,0 +1,1 @@
+"""Data files shipped with AutoVoice, read through importlib.resources only."""
