@@ -1,0 +1,189 @@
+"""Work away from the GUI thread: a lane for jobs that use models, one for files, one for downloads.
+
+An `EngineTask` is a QObject that stays in the GUI thread. The executor's thread tells its news to the one long-lived
+`Tasks` object, which emits the task's signals in the GUI thread; so slots run there, and a task that ended can be
+deleted (a worker that emitted the task's own signals could still be inside one: seen as a crash). This module alone
+catches everything: `Cancelled` is silence, an `AutoVoiceError` becomes a notice, all else is a crash report. A failed
+task never stops those queued behind it.
+"""
+
+import functools
+import logging
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from PySide6.QtCore import QObject, Qt, Signal, SignalInstance
+
+from autovoice_app.notices import Notices
+from engine.errors import AutoVoiceError, Cancelled
+from engine.jobs import JobContext
+
+_log = logging.getLogger(__name__)
+
+Work = Callable[[JobContext], Any]
+ENGINE, FILES, NETWORK = "engine", "files", "network"
+
+
+class EngineTask(QObject):
+    """One piece of work: queued, then running, then ended in one of four ways.
+
+    Connect before `start()`, to methods of QObjects; read `ctx.progress` and `seconds` from a timer.
+    """
+
+    started = Signal()
+    finished = Signal(object)  # what the work returned
+    failed = Signal(object)  # the AutoVoiceError, or the exception of a crash
+    cancelled = Signal()
+    ended = Signal()  # after finished, failed or cancelled
+
+    def __init__(self, title: str, work: Work, tasks: "Tasks", lane: str) -> None:
+        super().__init__(tasks)
+        self.title, self.lane = title, lane
+        self.ctx = JobContext()
+        self.is_running = self.is_ended = False
+        self._work, self._tasks = work, tasks
+        self._started_at = 0.0
+        self._future: Future[None] | None = None
+
+    def start(self) -> "EngineTask":
+        """Queue the work; call once, after connecting."""
+        self._future = self._tasks._submit(self)
+        return self
+
+    def cancel(self) -> None:
+        """Stop it: at once when still queued, else at its next checkpoint."""
+        self.ctx.cancel()
+        if self._future is not None and self._future.cancel():
+            self._end(self.cancelled)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since it left the queue; 0 while queued."""
+        return time.monotonic() - self._started_at if self._started_at else 0.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds to go, judged from the share done so far; None while there is too little to judge by."""
+        fraction = self.ctx.progress.fraction
+        if fraction < 0.02 or self.seconds < 1.0:
+            return None
+        return self.seconds * (1.0 - fraction) / fraction
+
+    def _run(self) -> None:
+        """Do the work, in the lane's thread."""
+        try:
+            if self.ctx.is_cancelled:
+                raise Cancelled
+            self._started_at = time.monotonic()
+            self._tell(self._begin)
+            result = self._with_models() if self.lane == ENGINE else self._work(self.ctx)
+        except Cancelled:
+            self._tell(functools.partial(self._end, self.cancelled))
+        except BaseException as error:  # noqa: BLE001 - the one place that catches everything
+            if not isinstance(error, AutoVoiceError):
+                _log.error("task '%s' crashed", self.title, exc_info=error)
+            self._tell(functools.partial(self._end, self.failed, error))
+        else:
+            self._tell(functools.partial(self._end, self.finished, result))
+
+    def _with_models(self) -> Any:
+        from engine.models import lease_when_free
+
+        with lease_when_free(self.ctx):  # live conversion is not to be disturbed
+            return self._work(self.ctx)
+
+    def _tell(self, news: Callable[[], None]) -> None:
+        self._tasks._news.emit(news)
+
+    def _begin(self) -> None:
+        self.is_running = True
+        self.started.emit()
+
+    def _end(self, outcome: SignalInstance, *values: object) -> None:
+        self.is_running, self.is_ended = False, True
+        outcome.emit(*values)
+        self.ended.emit()
+
+
+class Tasks(QObject):
+    """The lanes and what waits in them."""
+
+    changed = Signal()  # a task was queued, started or ended
+    crashed = Signal(str)  # a traceback, for the crash dialog
+    _news = Signal(object)  # a function to call in the GUI thread
+
+    def __init__(self, notices: Notices, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._notices = notices
+        self._lanes = {
+            name: ThreadPoolExecutor(max_workers=workers, thread_name_prefix=f"autovoice-{name}")
+            for name, workers in ((ENGINE, 1), (FILES, 2), (NETWORK, 1))  # an export holds up no waveform
+        }
+        self._open: list[EngineTask] = []
+        self._news.connect(self._take_news, Qt.ConnectionType.QueuedConnection)
+        self._closing = False
+
+    def create(self, title: str, work: Work, *, lane: str = ENGINE) -> EngineTask:
+        """Prepare a task.
+
+        Args:
+            title: What it does, for people ("Converting caesium.flac").
+            work: Called with the task's JobContext in the lane's thread; touches no widgets.
+            lane: ENGINE for all that uses models; FILES for short reading (peaks, checks of a recording's header);
+                NETWORK for downloads.
+
+        Returns:
+            The task; connect its signals, then `start()` it.
+        """
+        return EngineTask(title, work, self, lane)
+
+    @property
+    def open_tasks(self) -> tuple[EngineTask, ...]:
+        """Tasks that are queued or running, in order."""
+        return tuple(self._open)
+
+    @property
+    def running_engine_task(self) -> EngineTask | None:
+        """The task that the engine lane works on."""
+        return next((task for task in self._open if task.lane == ENGINE and task.is_running), None)
+
+    def cancel_all(self) -> None:
+        """Stop what runs and what waits."""
+        for task in self.open_tasks[::-1]:
+            task.cancel()
+
+    def shut_down(self) -> None:
+        """Cancel everything and wait for the lanes to fall silent; nothing can be started afterwards."""
+        self._closing = True
+        self.cancel_all()
+        for lane in self._lanes.values():
+            lane.shutdown(wait=True, cancel_futures=True)
+
+    def _submit(self, task: EngineTask) -> "Future[None]":
+        task.started.connect(self.changed)
+        task.failed.connect(self._report)
+        task.ended.connect(self._forget)
+        self._open.append(task)
+        future = self._lanes[task.lane].submit(task._run)
+        self.changed.emit()
+        return future
+
+    def _take_news(self, news: Callable[[], None]) -> None:
+        news()
+
+    def _report(self, error: BaseException) -> None:
+        if self._closing:
+            return
+        if isinstance(error, AutoVoiceError):
+            self._notices.error(error)
+        else:
+            self.crashed.emit("".join(traceback.format_exception(error)))
+
+    def _forget(self) -> None:
+        for task in [task for task in self._open if task.is_ended]:
+            self._open.remove(task)
+            task.deleteLater()
+        self.changed.emit()

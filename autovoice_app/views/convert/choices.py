@@ -1,0 +1,140 @@
+"""What one chooses for a conversion: voice, preset, key, separation; and what it will cost on this machine."""
+
+import statistics
+from dataclasses import dataclass
+
+from PySide6.QtCore import Signal
+from PySide6.QtWidgets import QComboBox, QGridLayout, QSizePolicy, QWidget
+
+from autovoice_app.assets import Space
+from autovoice_app.context import AppContext
+from autovoice_app.widgets.basics import about, fill_combo, make_combo, make_label
+from engine.models import installed_models
+from engine.rendering import PRESETS
+from engine.store.records import VoiceRecord
+
+_RUNS_COUNTED = 5
+_SEPARATIONS = (("Automatic", "auto"), ("None: bare voice", "none"))
+EMBEDDED_MODEL = "separator"  # what "auto" means
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What was chosen.
+
+    Attributes:
+        voice: Id of the voice, or "" when there is none.
+        preset: "fast", "balanced" or "quality".
+        transpose: "auto", or semitones as text.
+        separation: "auto", "none" (the file is a bare voice) or a model's name.
+    """
+
+    voice: str
+    preset: str
+    transpose: str
+    separation: str
+
+    @property
+    def transpose_semitones(self) -> float | None:
+        """The chosen key, or None for automatic."""
+        return None if self.transpose == "auto" else float(self.transpose)
+
+
+class ChoicesPanel(QWidget):
+    """The row of choices; remembers them in the settings."""
+
+    changed = Signal()
+
+    def __init__(self, context: AppContext, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._context = context
+        self._voices: dict[str, VoiceRecord] = {}
+        self._rates: dict[str, float] = {}
+        settings = context.settings.current
+        self.voice = make_combo("Voice", "The voice that will sing; make your own on the Voices page", [])
+        self.preset = make_combo(
+            "Preset",
+            "How much time the conversion may take",
+            [(name.capitalize(), name) for name in PRESETS],
+            settings.convert_preset,
+        )
+        self.key = make_combo(
+            "Key",
+            "Automatic moves the song to where the voice is at home; or choose semitones yourself",
+            [("Automatic", "auto"), *((f"{n:+d} semitones" if n else "As sung", str(n)) for n in range(12, -13, -1))],
+            settings.convert_transpose,
+        )
+        self.separation = make_combo("Separation", "How the vocals are taken out of the song", list(_SEPARATIONS))
+        self.cost = make_label(muted=True)
+        self.cost.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        grid = QGridLayout(self)
+        grid.setContentsMargins(0, 0, 0, 0)
+        grid.setHorizontalSpacing(Space.M)
+        grid.setVerticalSpacing(Space.XS)
+        for column, (name, combo) in enumerate(self._named().items()):
+            grid.addWidget(make_label(name, muted=True, buddy=combo), 0, column)
+            grid.addWidget(combo, 1, column)
+            grid.setColumnStretch(column, 3 if combo is self.voice else 2)
+            combo.setMinimumContentsLength(5)
+            combo.activated.connect(self._keep)
+        grid.addWidget(self.cost, 2, 0, 1, 4)
+
+    @property
+    def choices(self) -> Choices:
+        """What is chosen now."""
+        voice, preset, key, separation = (str(combo.currentData() or "") for combo in self._named().values())
+        return Choices(voice, preset, key, separation)
+
+    @property
+    def voice_record(self) -> VoiceRecord | None:
+        """The chosen voice, as the store knew it at the last `refresh`."""
+        return self._voices.get(self.choices.voice)
+
+    def refresh(self) -> None:
+        """Look for voices and separation models that came or went, and for what conversions cost."""
+        settings = self._context.settings.current
+        added = [(m.name, m.name) for m in installed_models() if m.kind == "separator" and m.name != EMBEDDED_MODEL]
+        fill_combo(self.separation, [*_SEPARATIONS, *added], settings.convert_separation)
+        self._voices = {record.id: record for record in self._context.store.voices()}
+        self._rates = measured_rates(self._context)
+        voices = [(record.name, key) for key, record in self._voices.items()]
+        wanted = self.choices.voice or settings.convert_voice
+        fill_combo(self.voice, voices or [("No voice yet", "")], wanted)
+        self.voice.setEnabled(bool(voices))
+        self.changed.emit()
+
+    def show_cost(self, duration_s: float) -> None:
+        """Say what the chosen preset costs for a song of this length, judged by earlier conversions on this machine."""
+        preset = PRESETS[self.choices.preset]
+        self.preset.setToolTip(f"How much time the conversion may take. {preset.summary}")
+        if preset.name in self._rates:
+            cost = about(self._rates[preset.name] * (duration_s or 60.0))
+            self.cost.setText(
+                f"About {cost} for {'this song' if duration_s else 'a minute of song'}, as measured here."
+            )
+        else:
+            self.cost.setText("Not timed on this machine yet: the first conversion will tell.")
+        self.cost.setToolTip(preset.summary)
+
+    def _named(self) -> dict[str, QComboBox]:
+        return {"Voice": self.voice, "Preset": self.preset, "Key": self.key, "Separation": self.separation}
+
+    def _keep(self) -> None:
+        chosen = self.choices
+        self._context.settings.update(
+            convert_voice=chosen.voice,
+            convert_preset=chosen.preset,
+            convert_transpose=chosen.transpose,
+            convert_separation=chosen.separation,
+        )
+        self.changed.emit()
+
+
+def measured_rates(context: AppContext) -> dict[str, float]:
+    """Seconds of work per second of song by preset, the median of this machine's last conversions."""
+    found: dict[str, list[float]] = {}
+    for render in context.store.renders(60):
+        rate = render.report.get("real_time_factor")
+        if isinstance(rate, int | float) and rate > 0 and not render.options.get("reused_stems"):
+            found.setdefault(render.preset, []).append(float(rate))
+    return {preset: statistics.median(rates[:_RUNS_COUNTED]) for preset, rates in found.items()}

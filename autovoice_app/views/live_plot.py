@@ -1,0 +1,268 @@
+"""What a live session looks like: both waveforms and both pitches, scrolling; the state; where the delay comes from."""
+
+import numpy as np
+from PySide6.QtCore import QRect, QRectF, QSize, Qt
+from PySide6.QtGui import QColor, QFont, QImage, QPainter, QPaintEvent
+from PySide6.QtWidgets import QSizePolicy, QWidget
+
+from autovoice_app.assets import Colours, colours, title_font
+from autovoice_app.widgets.pitch_view import midi_of, note_name
+from engine.live import HistoryView, LatencyParts
+from engine.signal import FloatArray
+
+_WAVE_SHARE = 0.22  # of the height, for each waveform
+_LABEL_WIDTH = 44
+_LOW_MIDI, _HIGH_MIDI = 36.0, 84.0
+_BLACK_KEYS = {1, 3, 6, 8, 10}
+
+
+class LivePlot(QWidget):
+    """The last seconds, one pixel column per 10 ms, newest at the right.
+
+    The columns are painted as an image by array operations: 30 of them a second cost a few percent of a core, where
+    antialiased lines would cost half of one.
+    """
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setAccessibleName("Waveform and pitch")
+        self.setToolTip("Grey: your voice. Coloured: what comes out. Above their waveforms, below their pitch")
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
+        self._view: HistoryView | None = None
+        self._rows: tuple[int, int, Colours, np.ndarray] | None = None
+
+    def show_history(self, view: HistoryView | None) -> None:
+        """Show these columns; None clears the plot."""
+        if view is not None and self._view is not None and view.last_column == self._view.last_column:
+            return
+        self._view = view
+        self.update()
+
+    def sizeHint(self) -> QSize:
+        """Wide and high enough for two octaves."""
+        return QSize(520, 280)
+
+    def minimumSizeHint(self) -> QSize:
+        """Still readable."""
+        return QSize(200, 140)
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        """Draw the image of the columns, then the names of the notes."""
+        scheme = colours(self.palette())
+        painter = QPainter(self)
+        width, height = max(1, self.width() - _LABEL_WIDTH), max(1, self.height())
+        pixels = self._ground(width, height, scheme).copy()
+        if self._view is not None:
+            self._paint_columns(pixels, self._view, scheme)
+        image = QImage(pixels.data, width, height, 4 * width, QImage.Format.Format_RGB32)
+        painter.drawImage(_LABEL_WIDTH, 0, image)
+        self._label(painter, height, scheme)
+        painter.end()
+
+    def _ground(self, width: int, height: int, scheme: Colours) -> np.ndarray:
+        if self._rows is None or self._rows[:3] != (width, height, scheme):
+            rows = np.full((height, width), _argb(scheme.card), dtype=np.uint32)
+            top, bottom = self._pitch_area(height)
+            for midi in range(int(_LOW_MIDI), int(_HIGH_MIDI) + 1):
+                y0, y1 = self._y(midi + 0.5, top, bottom), self._y(midi - 0.5, top, bottom)
+                if midi % 12 in _BLACK_KEYS:
+                    rows[max(y0, top) : max(y1, top)] = _mixed(scheme.card, scheme.raised, 0.55)
+                if midi % 12 == 0 and top + 3 < y1 < height:
+                    rows[y1] = _argb(scheme.border)
+            rows[top - 1] = _argb(scheme.border)
+            rows[self._wave_area(0, height)[1] - 1] = _mixed(scheme.card, scheme.border, 0.6)
+            self._rows = (width, height, scheme, rows)
+        return self._rows[3]
+
+    def _paint_columns(self, pixels: np.ndarray, view: HistoryView, scheme: Colours) -> None:
+        height, width = pixels.shape
+        count = min(width, len(view.source_low))
+        target = pixels[:, width - count :]
+        y = np.arange(height)[:, np.newaxis]
+        for index, (low, high, role) in enumerate(
+            (
+                (view.source_low, view.source_high, scheme.muted),
+                (view.converted_low, view.converted_high, scheme.accent),
+            )
+        ):
+            top, bottom = self._wave_area(index, height)
+            centre, half = (top + bottom - 1) / 2, (bottom - top) / 2 - 2
+            first = np.round(centre - half * np.clip(high[-count:], -1, 1)).astype(int)
+            last = np.round(centre - half * np.clip(low[-count:], -1, 1)).astype(int)
+            area = y[top:bottom]
+            target[top:bottom][(area >= first) & (area <= last)] = _argb(role)
+        top, bottom = self._pitch_area(height)
+        for f0_hz, role, thick in (
+            (view.source_f0_hz, scheme.muted, 1),
+            (view.converted_f0_hz, scheme.accent, 2),
+        ):
+            self._paint_pitch(target, f0_hz[-count:], _argb(role), thick, top, bottom)
+
+    def _paint_pitch(
+        self, target: np.ndarray, f0_hz: FloatArray, colour: int, thick: int, top: int, bottom: int
+    ) -> None:
+        midi = midi_of(f0_hz)
+        voiced = np.isfinite(midi) & (midi > _LOW_MIDI) & (midi < _HIGH_MIDI)
+        places = np.zeros(len(midi), dtype=int)
+        places[voiced] = np.round(
+            bottom - (midi[voiced] - _LOW_MIDI) / (_HIGH_MIDI - _LOW_MIDI) * (bottom - top)
+        ).astype(int)
+        before = np.where(np.concatenate([[False], voiced[:-1]]), np.concatenate([[0], places[:-1]]), places)
+        joined = np.where(np.abs(before - places) < 40, before, places)  # leaps are not drawn as lines
+        y = np.arange(top, bottom)[:, np.newaxis]
+        low, high = np.minimum(joined, places) - thick // 2, np.maximum(joined, places) + (thick + 1) // 2
+        target[top:bottom][(y >= low) & (y <= high) & voiced] = colour
+
+    def _label(self, painter: QPainter, height: int, scheme: Colours) -> None:
+        painter.fillRect(QRect(0, 0, _LABEL_WIDTH, height), QColor(scheme.card))
+        painter.setPen(QColor(scheme.muted))
+        font = QFont(self.font())
+        font.setPointSizeF(max(7.0, font.pointSizeF() * 0.8))
+        painter.setFont(font)
+        for index, name in enumerate(("you", "out")):
+            top, bottom = self._wave_area(index, height)
+            painter.setPen(QColor(scheme.accent if index else scheme.muted))
+            painter.drawText(QRect(0, top, _LABEL_WIDTH - 6, bottom - top), _RIGHT, name)
+        painter.setPen(QColor(scheme.muted))
+        top, bottom = self._pitch_area(height)
+        for midi in range(int(_LOW_MIDI), int(_HIGH_MIDI) + 1, 12):
+            y = self._y(midi, top, bottom)
+            if top + 6 < y < bottom - 4:
+                painter.drawText(QRect(0, y - 8, _LABEL_WIDTH - 6, 16), _RIGHT, note_name(midi))
+
+    def _wave_area(self, index: int, height: int) -> tuple[int, int]:
+        size = int(height * _WAVE_SHARE)
+        return index * size, (index + 1) * size
+
+    def _pitch_area(self, height: int) -> tuple[int, int]:
+        return 2 * int(height * _WAVE_SHARE) + 1, height
+
+    def _y(self, midi: float, top: int, bottom: int) -> int:
+        return round(bottom - (midi - _LOW_MIDI) / (_HIGH_MIDI - _LOW_MIDI) * (bottom - top))
+
+
+class StateSign(QWidget):
+    """The state in large letters on its own colour; nobody should have to look twice."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._text, self._role = "OFF", "muted"
+        self.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
+        self.setToolTip("Whether others hear the converted voice, your own, or nothing")
+        self.show_state("OFF", "muted")
+
+    @property
+    def text(self) -> str:
+        """What it says."""
+        return self._text
+
+    def show_state(self, text: str, role: str) -> None:
+        """Say something in a colour role of `assets.Colours`."""
+        self._text, self._role = text, role
+        self.setAccessibleName(f"State: {text.capitalize()}")
+        self.update()
+
+    def sizeHint(self) -> QSize:
+        """Wide enough for the longest word."""
+        return QSize(168, 52)
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        """Draw the sign."""
+        scheme = colours(self.palette())
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        painter.setPen(Qt.PenStyle.NoPen)
+        quiet = self._role == "muted"
+        painter.setBrush(QColor(scheme.raised if quiet else getattr(scheme, self._role)))
+        painter.drawRoundedRect(QRectF(self.rect()), 8, 8)
+        painter.setPen(QColor(scheme.muted if quiet else scheme.card))
+        painter.setFont(title_font(self.font(), 1.5))
+        painter.drawText(self.rect(), Qt.AlignmentFlag.AlignCenter, self._text)
+        painter.end()
+
+
+class LatencyBar(QWidget):
+    """The delay from mouth to ear as one bar of its parts, with the sum in front."""
+
+    PARTS = (
+        ("input_device", "microphone"),
+        ("input_buffer", "waiting"),
+        ("resampling", "rates"),
+        ("algorithmic", "conversion"),
+        ("computing", "computing"),
+        ("output_buffer", "reserve"),
+        ("output_device", "output"),
+    )
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._latency = LatencyParts()
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self.setAccessibleName("Delay")
+        self.show_latency(LatencyParts())
+
+    def show_latency(self, latency: LatencyParts) -> None:
+        """Show a delay's parts."""
+        rounded = tuple(round(getattr(latency, name)) for name, _ in self.PARTS)
+        if rounded == tuple(round(getattr(self._latency, name)) for name, _ in self.PARTS) and self.toolTip():
+            return
+        self._latency = latency
+        lines = [f"{label}: {getattr(latency, name):.1f} ms" for name, label in self.PARTS]
+        self.setToolTip("The delay from mouth to ear, all of it:\n" + "\n".join(lines))
+        self.setAccessibleDescription(f"{latency.total:.0f} milliseconds")
+        self.update()
+
+    def sizeHint(self) -> QSize:
+        """One line."""
+        return QSize(300, 34)
+
+    def minimumSizeHint(self) -> QSize:
+        """The sum, and something of a bar."""
+        return QSize(180, 34)
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        """Draw the sum and the parts."""
+        scheme = colours(self.palette())
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        painter.setPen(QColor(scheme.text))
+        painter.setFont(title_font(self.font(), 1.15))
+        total = self._latency.total
+        painter.drawText(QRect(0, 0, 84, self.height()), _LEFT, f"{total:.0f} ms" if total else "- ms")
+        small = QFont(self.font())
+        small.setPointSizeF(max(7.0, small.pointSizeF() * 0.78))
+        painter.setFont(small)
+        left, width = 88.0, self.width() - 88.0
+        shades = (0.30, 0.16, 0.16, 1.0, 0.55, 0.30, 0.16)
+        for (name, label), shade in zip(self.PARTS, shades, strict=True):
+            share = getattr(self._latency, name) / total if total else 0.0
+            part = QRectF(left, 6, max(0.0, width * share - 1.5), 22)
+            left += width * share
+            if part.width() < 1:
+                continue
+            painter.setPen(Qt.PenStyle.NoPen)
+            painter.setBrush(QColor.fromRgba(_mixed(scheme.card, scheme.accent, shade)))
+            painter.drawRoundedRect(part, 3, 3)
+            text = f"{label} {getattr(self._latency, name):.0f}"
+            if painter.fontMetrics().horizontalAdvance(text) < part.width() - 6:
+                painter.setPen(QColor(scheme.on_accent if shade > 0.5 else scheme.text))
+                painter.drawText(part, Qt.AlignmentFlag.AlignCenter, text)
+        painter.end()
+
+
+_RIGHT = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
+_LEFT = Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
+
+
+def _argb(colour: str) -> int:
+    return 0xFF000000 | int(colour[1:], 16)
+
+
+def _mixed(ground: str, top: str, share: float) -> int:
+    a, b = QColor(ground), QColor(top)
+    channels = (
+        round(x * (1 - share) + y * share)
+        for x, y in ((a.red(), b.red()), (a.green(), b.green()), (a.blue(), b.blue()))
+    )
+    red, green, blue = channels
+    return 0xFF000000 | red << 16 | green << 8 | blue
