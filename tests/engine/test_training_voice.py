@@ -1,0 +1,113 @@
+"""The stages `speaker` and `decoder` on a few seconds of made-up voices: each loss falls, and a run can go on."""
+
+import numpy as np
+import pytest
+import torch
+
+from engine.conversion.bands import HOP_LENGTH, SAMPLE_RATE, WINDOW_LENGTH, band_levels
+from engine.phones import PHONES
+from engine.training.decoder import DecoderConfig, build_task
+from engine.training.excerpts import make_utterance
+from engine.training.loop import LoopConfig, TrainingLoop
+from engine.training.speaker import SpeakerConfig, SpeakerTask, Windows, active_levels
+
+
+def made_up_speech(speaker, seed, seconds=2.0):
+    """Three "phones" of one speaker: a low and a high vowel and a hiss, 0.2 s each; samples, F0, posteriors."""
+    rng = np.random.default_rng(seed)
+    num_frames = int(seconds * 100) + 1
+    phones = np.repeat(rng.integers(1, 4, num_frames // 20 + 1), 20)[:num_frames]
+    f0_hz = np.where(phones < 3, 110.0 + 40.0 * speaker, np.nan).astype(np.float32)
+    time = np.arange((num_frames - 1) * HOP_LENGTH) / SAMPLE_RATE
+    phone_at = np.repeat(phones[:-1], HOP_LENGTH)
+    samples = np.zeros(len(time))
+    for harmonic in range(1, 40):
+        frequency = harmonic * (110.0 + 40.0 * speaker)
+        formant = np.where(phone_at == 1, 500.0, 1500.0) * (1 + 0.15 * speaker)
+        strength = 0.03 + np.exp(-(((frequency - formant) / 300.0) ** 2))
+        samples += np.where(phone_at < 3, strength * np.sin(2 * np.pi * frequency * time), 0.0)
+    samples += np.where(phone_at == 3, 1.0, 0.01) * rng.standard_normal(len(time))
+    posteriors = np.eye(len(PHONES), dtype=np.float32)[phones]
+    return (0.1 * samples).astype(np.float32), f0_hz, posteriors
+
+
+def utterance(speaker, seed):
+    samples, f0_hz, posteriors = made_up_speech(speaker, seed)
+    padded = np.zeros((len(f0_hz) - 1) * HOP_LENGTH + WINDOW_LENGTH, np.float32)
+    padded[WINDOW_LENGTH // 2 :][: len(samples)] = samples[: len(padded) - WINDOW_LENGTH // 2]
+    envelope, raw = band_levels(padded, f0_hz)
+    embedding = np.zeros(256, np.float32)
+    embedding[speaker] = 1.0
+    stored = (samples * 32767).astype(np.int16)
+    made = make_utterance(f"speaker {speaker}", envelope, f0_hz, posteriors, embedding, 24000.0, stored)
+    return made, raw
+
+
+@pytest.fixture(scope="module")
+def speech():
+    return [utterance(speaker, 10 * speaker + take) for speaker in range(3) for take in range(2)]
+
+
+def losses_of(task, tmp_path, name, steps):
+    """The scalars of every step on one batch, again and again: what can be learnt is learnt at once."""
+    batch = task.batch(np.random.default_rng(0))
+    task.batch = lambda rng: batch
+
+    class Recorder(TrainingLoop):
+        def _one_step(self, batch):
+            scalars = super()._one_step(batch)
+            seen.append({key: float(value) for key, value in scalars.items()})
+            return scalars
+
+    seen = []
+    config = LoopConfig(
+        steps=steps, warmup_steps=2, decay_share=0.2, validate_every=steps, save_every=steps, prefetch=0
+    )
+    figures = Recorder(task, config, tmp_path / name, resume=False).run()
+    assert all(np.isfinite(value) for value in figures.values())
+    return seen
+
+
+def test_speaker_loss_falls(speech, tmp_path):
+    raw = [active_levels(raw[:, :44]) for _, raw in speech]
+    teachers = [made.embedding for made, _ in speech]
+    torch.manual_seed(0)
+    task = SpeakerTask(
+        Windows(raw, teachers), list(zip(raw, teachers, strict=True)), SpeakerConfig(batch_size=6, width=32)
+    )
+    losses = [scalars["loss"] for scalars in losses_of(task, tmp_path, "speaker", 25)]
+    assert np.mean(losses[-4:]) < 0.6 * np.mean(losses[:4])
+
+
+def test_decoder_losses_fall(speech, tmp_path):
+    made = [each for each, _ in speech]
+    torch.manual_seed(0)
+    config = DecoderConfig(
+        batch_size=4, frames=40, width=48, dilations=(1, 2), spectrum_share=1.0, num_directions=2, learning_rate=5e-3
+    )
+    seen = losses_of(build_task(made[:5], made[5:], config), tmp_path, "decoder", 30)
+    for name in ("envelope", "spectrum"):
+        values = [scalars[name] for scalars in seen]
+        assert np.mean(values[-5:]) < 0.85 * np.mean(values[:5]), name
+
+
+def test_losses_of_the_gpu_recipe_fall(speech, tmp_path):
+    made = [each for each, _ in speech]
+    torch.manual_seed(0)
+    config = DecoderConfig(
+        batch_size=2,
+        frames=24,
+        width=32,
+        critic_width=2,
+        dilations=(1, 2),
+        spectrum_share=0.0,
+        num_directions=2,
+        audio_weight=1.0,
+        adversarial_weight=0.1,
+        conversion_weight=1.0,
+        learning_rate=4e-3,
+    )
+    seen = losses_of(build_task(made[:5], made[5:], config), tmp_path, "decoder", 8)
+    assert {"audio", "adversarial", "conversion"} <= set(seen[0])
+    values = [scalars["audio"] for scalars in seen]
+    assert np.mean(values[-3:]) < np.mean(values[:3])
