@@ -4,13 +4,14 @@ import argparse
 import importlib
 import logging
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from engine.errors import AutoVoiceError
 from engine.training.config import read_config
 
-# Each module has run(settings, *, corpus, cache, run_folder, resume, until, torch_device);
+# Each module has run(settings, *, corpus, cache, run_folder, resume, until, deadline, torch_device);
 # its settings lie in configs/STAGE.toml.
 STAGES = {
     "align": "engine.training.align",
@@ -36,7 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--run", type=Path, required=True, help="folder for saved state and TensorBoard logs")
     parser.add_argument("--resume", action="store_true", help="go on from the saved state of the run folder")
     parser.add_argument("--until", type=int, metavar="STEP", help="stop after this step, to go on later with --resume")
+    parser.add_argument(
+        "--minutes", type=float, metavar="M", help="stop after this time, save, validate and publish; then as --until"
+    )
     options = parser.parse_args(arguments)
+    deadline = None if options.minutes is None else time.monotonic() + 60 * options.minutes
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     try:
         settings = read_config(options.config, options.stage, options.size, options.set)
@@ -51,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 run_folder=options.run,
                 resume=options.resume,
                 until=options.until,
+                deadline=deadline,
                 torch_device=torch_device,
             )
     except AutoVoiceError as error:

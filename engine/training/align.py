@@ -137,6 +137,7 @@ def run(
     run_folder: Path,
     resume: bool,
     until: int | None,
+    deadline: float | None,
     torch_device: str,
 ) -> None:
     """Align all utterances that have a text and no labels yet; always resumes.
@@ -144,7 +145,7 @@ def run(
     Raises:
         TrainingError: The manifest or a recording is unusable, or nothing could be aligned.
     """
-    del run_folder, resume, until, torch_device  # the labels are the state, and PocketSphinx runs on the CPU
+    del run_folder, resume, until, deadline, torch_device  # the labels are the state, and PocketSphinx runs on the CPU
     config = build(AlignConfig, settings)
     labels = label_cache(cache)
     for split in config.splits:

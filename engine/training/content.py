@@ -295,6 +295,7 @@ def run(
     run_folder: Path,
     resume: bool,
     until: int | None,
+    deadline: float | None,
     torch_device: str,
 ) -> None:
     """Train the content encoder.
@@ -311,4 +312,4 @@ def run(
     _log.info("aligned speech: %.2f h to learn from, %.2f h to measure on", train.hours, dev.hours)
     torch.manual_seed(loop_config.seed)
     task = ContentTask(train, dev, config, shape=shape, augmentation=augmentation, torch_device=torch_device)
-    TrainingLoop(task, loop_config, run_folder, resume=resume).run(until=until)
+    TrainingLoop(task, loop_config, run_folder, resume=resume).run(until=until, deadline=deadline)

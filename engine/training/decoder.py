@@ -309,6 +309,7 @@ def run(
     run_folder: Path,
     resume: bool,
     until: int | None,
+    deadline: float | None,
     torch_device: str,
 ) -> None:
     """Analyse the corpus and train the decoder on the installed content and speaker encoders.
@@ -330,4 +331,4 @@ def run(
     _log.info("%d recordings, %.2f h, print models of them", len(train), hours)
     torch.manual_seed(loop_config.seed)
     task = build_task(train, dev, config, torch_device=torch_device)
-    TrainingLoop(task, loop_config, run_folder, resume=resume).run(until=until)
+    TrainingLoop(task, loop_config, run_folder, resume=resume).run(until=until, deadline=deadline)

@@ -78,6 +78,7 @@ def run(
     run_folder: Path,
     resume: bool,
     until: int | None,
+    deadline: float | None,
     torch_device: str,
 ) -> None:
     """Embed speakers with the installed models, blend them, write the blends to the program's models.
@@ -85,7 +86,7 @@ def run(
     Raises:
         TrainingError: There are too few speakers with enough recordings.
     """
-    del run_folder, resume, until
+    del run_folder, resume, until, deadline
     config = build(VoicesConfig, settings)
     frames = FrameCache(cache)
     by_speaker: dict[str, list[Utterance]] = defaultdict(list)

@@ -2,7 +2,11 @@
 
 A stage is a `Task`: its networks and optimizers, how to make a batch and what one step does with it. Batch and random
 state of a step are derived from (seed, rank, step) alone, so a run that was cut off and resumed does exactly what it
-would have done.
+would have done, with any number of workers.
+
+Where time is what is short, train until a deadline (`--minutes`), which saves, validates and publishes; read the steps
+a second from the log, and resume with `--set loop.steps=N` for the N that fits: the learning rate then falls over the
+last `decay_share` of those N, from where it stands if that began in the past.
 
 Several GPUs of one host (`torchrun --nproc-per-node N -m engine.training ...`): every process makes its own batches and
 gradients are averaged in `TrainingLoop.update`, which also serves tasks that update several networks in one step.
@@ -10,11 +14,11 @@ gradients are averaged in `TrainingLoop.update`, which also serves tasks that up
 
 import copy
 import logging
+import multiprocessing
 import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +28,14 @@ import numpy as np
 import torch
 import torch.distributed as distributed
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from engine.errors import TrainingError
 
 _log = logging.getLogger(__name__)
 
 STATE_NAME = "state.pt"
+_STEPS_BETWEEN_LOOKS = 20
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,7 @@ class LoopConfig:
         log_every: Steps between log lines.
         save_every: Steps between saved states.
         validate_every: Steps between validations, each followed by a publication if the task publishes.
-        prefetch: Batches made ahead, by threads.
+        workers: Processes that make batches ahead; 0 makes them between the steps (so does a system without fork).
         num_threads: CPU threads of torch in this process; 0 leaves torch's own choice.
         amp: Compute in bfloat16 where torch holds that safe (CUDA only).
     """
@@ -61,13 +67,13 @@ class LoopConfig:
     log_every: int = 20
     save_every: int = 200
     validate_every: int = 400
-    prefetch: int = 1
+    workers: int = 0
     num_threads: int = 1
     amp: bool = True
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or min(self.log_every, self.save_every, self.validate_every) < 1 or self.prefetch < 0:
-            raise TrainingError("steps, log_every, save_every and validate_every must be at least 1, prefetch 0.")
+        if self.steps < 1 or min(self.log_every, self.save_every, self.validate_every) < 1 or self.workers < 0:
+            raise TrainingError("steps, log_every, save_every and validate_every must be at least 1, workers 0.")
         if not 0 <= self.decay_share <= 1 or not 0 <= self.ema_decay < 1:
             raise TrainingError("decay_share must lie in [0, 1], ema_decay in [0, 1).")
 
@@ -75,7 +81,7 @@ class LoopConfig:
         """Factor on every learning rate at a step: rise, plateau, linear fall."""
         rise = min(1.0, (step + 1) / max(self.warmup_steps, 1))
         fall = self.decay_share * self.steps
-        return rise * min(1.0, (self.steps - step) / fall if fall else 1.0)
+        return rise * max(0.0, min(1.0, (self.steps - step) / fall if fall else 1.0))
 
 
 class Task(ABC):
@@ -91,7 +97,10 @@ class Task(ABC):
 
     @abstractmethod
     def batch(self, rng: np.random.Generator) -> Any:
-        """Make the batch of one step from this random state alone; runs in a thread beside the step before."""
+        """Make the batch of one step from this random state alone.
+
+        Runs in a forked process if there are workers: whatever it changes is lost, and it must not touch a GPU.
+        """
 
     @abstractmethod
     def step(self, batch: Any, loop: "TrainingLoop") -> dict[str, Tensor]:
@@ -141,11 +150,15 @@ class TrainingLoop:
         if state.exists():
             self._load(state)
 
-    def run(self, *, until: int | None = None) -> dict[str, float]:
-        """Train to the end, or to step `until`; a run that is there already is only measured.
+    def run(self, *, until: int | None = None, deadline: float | None = None) -> dict[str, float]:
+        """Train to the end, to step `until` or to a deadline; a run that is there already is only measured.
+
+        Args:
+            until: A step.
+            deadline: Value of `time.monotonic()` after which no step begins; then this saves, validates and publishes.
 
         Returns:
-            The figures of the last validation.
+            The figures of the validation at the end.
         """
         end = min(until or self.config.steps, self.config.steps)
         if self.config.num_threads:
@@ -158,18 +171,21 @@ class TrainingLoop:
             for batch in batches:
                 scalars = self._one_step(batch)
                 self.step += 1
-                if self.step % self.config.log_every == 0 or self.step == end:
+                last = self.step == end or self._is_late(deadline)
+                if self.step % self.config.log_every == 0 or last:
                     values = {name: float(value) for name, value in scalars.items()}
                     rate = (self.step - start_step) / (time.monotonic() - started)
                     _write(writer, "train", values, self.step)
                     _log.info("step %d: %s (%.2f steps/s)", self.step, _words(values), rate)
                     if not all(np.isfinite(value) for value in values.values()):
                         raise TrainingError(f"Training diverged at step {self.step}.", hint="Lower the learning rate.")
-                if self.step % self.config.validate_every == 0 or self.step == self.config.steps:
+                if self.step % self.config.save_every == 0 or last:
+                    self.save()
+                if self.step % self.config.validate_every == 0 or last:
                     figures = self._validate()
                     _write(writer, "validation", figures, self.step)
-                if self.step % self.config.save_every == 0 or self.step == end:
-                    self.save()
+                if last:
+                    break
         return figures
 
     def update(self, name: str, loss: Tensor) -> None:
@@ -247,26 +263,51 @@ class TrainingLoop:
             distributed.barrier()
         return figures
 
+    def _is_late(self, deadline: float | None) -> bool:
+        """Whether to stop; the processes of a group agree, and look only now and then because that costs them time."""
+        if deadline is None:
+            return False
+        late = time.monotonic() >= deadline
+        if not distributed.is_initialized():
+            return late
+        if self.step % _STEPS_BETWEEN_LOOKS:
+            return False
+        flag = torch.tensor(float(late), device=self.torch_device)
+        distributed.broadcast(flag, src=0)
+        return bool(flag)
+
     @contextmanager
     def _batches(self, end: int) -> Iterator[Iterator[Any]]:
-        def make(step: int) -> Any:
-            return self.task.batch(np.random.default_rng((self.config.seed, self.rank, step)))
-
-        steps = range(self.step, end)
-        if not self.config.prefetch:
-            yield map(make, steps)
+        batches, steps = _Batches(self.task, self.config.seed, self.rank), range(self.step, end)
+        workers = min(self.config.workers, len(steps))
+        if not workers or "fork" not in multiprocessing.get_all_start_methods():
+            yield map(batches.__getitem__, steps)
             return
-        with ThreadPoolExecutor(self.config.prefetch, thread_name_prefix="batches") as pool:
-            ahead = [pool.submit(make, step) for step in steps[: self.config.prefetch]]
+        loader: DataLoader[Any] = DataLoader(
+            batches,
+            batch_size=None,
+            sampler=steps,
+            num_workers=workers,
+            prefetch_factor=2,
+            multiprocessing_context="fork",
+            worker_init_fn=_start_worker,
+            generator=torch.Generator(),  # leaves the random state of weights and steps alone
+        )
+        yield iter(loader)
 
-            def in_order() -> Iterator[Any]:
-                for step in steps:
-                    batch = ahead.pop(0).result()
-                    if step + self.config.prefetch < end:
-                        ahead.append(pool.submit(make, step + self.config.prefetch))
-                    yield batch
 
-            yield in_order()
+class _Batches(Dataset[Any]):
+    """The batch of every step, by its number."""
+
+    def __init__(self, task: Task, seed: int, rank: int) -> None:
+        self._task, self._seed, self._rank = task, seed, rank
+
+    def __getitem__(self, step: int) -> Any:
+        return self._task.batch(np.random.default_rng((self._seed, self._rank, step)))
+
+
+def _start_worker(_number: int) -> None:
+    torch.set_num_threads(1)
 
 
 @contextmanager

@@ -195,6 +195,7 @@ def run(
     run_folder: Path,
     resume: bool,
     until: int | None,
+    deadline: float | None,
     torch_device: str,
 ) -> None:
     """Prepare the data and train; see `engine.training.__main__`."""
@@ -214,5 +215,5 @@ def run(
         network=network,
         torch_device=torch_device,
     )
-    figures = TrainingLoop(task, loop_config, run_folder, resume=resume).run(until=until)
+    figures = TrainingLoop(task, loop_config, run_folder, resume=resume).run(until=until, deadline=deadline)
     _log.info("held-out song: SI-SDR gain %.2f dB", figures.get("si_sdr_gain_db", float("nan")))

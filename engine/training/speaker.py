@@ -165,6 +165,7 @@ def run(
     run_folder: Path,
     resume: bool,
     until: int | None,
+    deadline: float | None,
     torch_device: str,
 ) -> None:
     """Analyse the corpus, embed it with the teacher, train.
@@ -187,4 +188,4 @@ def run(
     dev = [(levels(u), frames.teacher_embedding(u)) for u in measured]
     torch.manual_seed(loop_config.seed)
     task = SpeakerTask(windows, dev, config, torch_device=torch_device)
-    TrainingLoop(task, loop_config, run_folder, resume=resume).run(until=until)
+    TrainingLoop(task, loop_config, run_folder, resume=resume).run(until=until, deadline=deadline)

@@ -1,5 +1,7 @@
 import os
 import socket
+import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -161,6 +163,28 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path):
     assert whole.published == [15, 30]
     assert loop.run() == figures  # nothing is left to do but measure
     assert list((tmp_path / "parts").glob("events.out.tfevents.*"))
+
+
+def test_workers_make_the_batches_that_the_loop_itself_would(tmp_path):
+    config = LoopConfig(steps=9, warmup_steps=2, validate_every=9, save_every=9)
+    here, elsewhere = Line(), Line()
+    TrainingLoop(here, config, tmp_path / "here", resume=False).run()
+    TrainingLoop(elsewhere, replace(config, workers=2), tmp_path / "elsewhere", resume=False).run()
+    for expected, found in zip(weights_of(here), weights_of(elsewhere), strict=True):
+        assert torch.equal(expected, found)
+
+
+def test_a_deadline_ends_a_run_that_can_be_finished_in_fewer_steps(tmp_path):
+    config = LoopConfig(steps=1000, warmup_steps=2, decay_share=0.5)
+    task = Line()
+    loop = TrainingLoop(task, config, tmp_path, resume=False)
+    assert loop.run(deadline=time.monotonic() - 1.0) == task.validate(loop._average)
+    assert task.published == [loop.step] == [1]
+    shorter = TrainingLoop(Line(), replace(config, steps=6), tmp_path, resume=True)
+    assert shorter.step == 1
+    shorter.run(deadline=time.monotonic() + 600.0)
+    assert shorter.step == 6
+    assert shorter.task.optimizers["line"].param_groups[0]["lr"] == pytest.approx(0.05 / 3)
 
 
 def test_a_run_is_not_overwritten_nor_resumed_into_another_network(tmp_path):

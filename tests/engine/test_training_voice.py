@@ -60,9 +60,7 @@ def losses_of(task, tmp_path, name, steps):
             return scalars
 
     seen = []
-    config = LoopConfig(
-        steps=steps, warmup_steps=2, decay_share=0.2, validate_every=steps, save_every=steps, prefetch=0
-    )
+    config = LoopConfig(steps=steps, warmup_steps=2, decay_share=0.2, validate_every=steps, save_every=steps, workers=0)
     figures = Recorder(task, config, tmp_path / name, resume=False).run()
     assert all(np.isfinite(value) for value in figures.values())
     return seen
