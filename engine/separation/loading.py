@@ -124,7 +124,7 @@ def _vocal_net(name: str, sha256: str, tensors: dict[str, "torch.Tensor"], confi
         alignment=align,
         margin=math.ceil(module.reach / align) * align,
         fade=math.ceil(0.2 * module.config.sample_rate / align) * align,
-        segments_s=(12.0, 6.0, 3.0),
+        segments_s=(24.0, 12.0, 6.0),
     )
 
 

@@ -191,8 +191,7 @@ class VocalNet(HDemucs):
         """The vocals' mid and side out of the mixture's, both complex [B, 2, F, T]."""
         features = self.features(spectra)
         x = (features - self.feature_mean[..., None]) / self.feature_std[..., None]
-        x = self._walk(x)
-        steer = x[:, :, self.band_of_bin]
+        steer = self._walk(x).float().index_select(2, self.band_of_bin)
         own, cross = torch.sigmoid(steer[:, :2]), torch.tanh(steer[:, 2:])
         return own * spectra + cross * spectra.flip(1)
 

@@ -40,7 +40,7 @@ def prepare_cache(corpus: Path, cache: Path, sound_font: Path, *, num_bands: int
     """Decode the corpus's songs and voices and render bands into a folder; what is there already stays.
 
     Args:
-        corpus: The corpus's folder, with songs/ and train/.
+        corpus: The corpus's folder, with songs/ and train/; recordings that its manifest names may be missing.
         cache: Where the arrays go: `songs/SET-NAME-STEM.npy` [2, N], `voices/SET.npy` [1, N], `bands/NUMBER.npy`
             [2, N], all int16.
         sound_font: A General MIDI sound font.
@@ -55,8 +55,9 @@ def prepare_cache(corpus: Path, cache: Path, sound_font: Path, *, num_bands: int
         rows = list(csv.DictReader(file))
     for name, minutes in VOICE_MINUTES.items():
         target = cache / "voices" / f"{name}.npy"
-        if not target.exists():
-            _save(target, _read_voices([row for row in rows if row["set"] == name], corpus / "train", minutes))
+        there = [row for row in rows if row["set"] == name and (corpus / "train" / row["path"]).is_file()]
+        if there and not target.exists():
+            _save(target, _read_voices(there, corpus / "train", minutes))
     styles = list(STYLES)
     for seed in range(num_bands):
         target = cache / "bands" / f"{seed:04d}.npy"
@@ -114,9 +115,9 @@ class Track:
     active: npt.NDArray[np.bool_]
 
     @classmethod
-    def load(cls, path: Path) -> "Track":
-        """Map a cached array and measure it."""
-        pcm = np.load(path, mmap_mode="r")
+    def load(cls, path: Path, num_samples: int | None = None) -> "Track":
+        """Map a cached array, or its first samples, and measure it."""
+        pcm = np.load(path, mmap_mode="r")[:, :num_samples]
         blocks = pcm.shape[1] // BLOCK
         power = np.zeros(blocks)
         for start in range(0, blocks, 512):
@@ -173,19 +174,28 @@ class Mixtures:
     Args:
         cache: Folder that `prepare_cache` filled.
         seconds: Length of an example.
-        held_out: Songs that are never used.
+        held_out: Songs that are not used.
+        used_until_s: Of these, the stretch that is used all the same, s.
 
     Raises:
         TrainingError: The folder lacks songs, voices or bands.
     """
 
-    def __init__(self, cache: Path, *, seconds: float, held_out: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, cache: Path, *, seconds: float, held_out: tuple[str, ...] = (), used_until_s: float = 0.0
+    ) -> None:
         self.num_samples = int(seconds * SAMPLE_RATE)
-        names = sorted(path.name[:-11] for path in (cache / "songs").glob("train-*-vocals.npy"))
-        names = [name for name in names if name.removeprefix("train-") not in held_out]
+        lengths: dict[str, int | None] = {}
+        for path in sorted((cache / "songs").glob("train-*-vocals.npy")):
+            name = path.name.removesuffix("-vocals.npy")
+            lengths[name] = int(used_until_s * SAMPLE_RATE) if name.removeprefix("train-") in held_out else None
         self._songs = [
-            (Track.load(cache / "songs" / f"{n}-vocals.npy"), Track.load(cache / "songs" / f"{n}-accompaniment.npy"))
-            for n in names
+            (
+                Track.load(cache / "songs" / f"{name}-vocals.npy", length),
+                Track.load(cache / "songs" / f"{name}-accompaniment.npy", length),
+            )
+            for name, length in lengths.items()
+            if length != 0
         ]
         self._voices = {path.stem: Track.load(path) for path in sorted((cache / "voices").glob("[!.]*.npy"))}
         self._bands = [Track.load(path) for path in sorted((cache / "bands").glob("[!.]*.npy"))]

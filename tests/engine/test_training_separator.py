@@ -1,5 +1,6 @@
 import csv
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from engine.signal import AudioClip, read_audio, write_audio
 from engine.training import separator_data
 from engine.training.bands import DRUM_CHANNEL, STYLES, compose, play
 from engine.training.loop import LoopConfig, TrainingLoop
-from engine.training.separator import SeparatorConfig, SeparatorTask, si_sdr_db
+from engine.training.separator import SeparatorConfig, SeparatorTask, remixed, si_sdr_db
 from engine.training.separator_data import SAMPLE_RATE, Mixtures, held_out_song, prepare_cache
 from tests.engine.test_separation import band, singing
 
@@ -71,7 +72,7 @@ def test_without_a_sound_font_the_way_to_get_one_is_told(tmp_path):
 @pytest.mark.slow
 def test_a_band_can_be_heard(tmp_path):
     assert shutil.which("fluidsynth")
-    play(compose(0, seconds=5), tmp_path / "band.wav", SOUND_FONT)
+    play(compose(0, seconds=5), tmp_path / "band.wav", Path(SOUND_FONT))
     band = read_audio(tmp_path / "band.wav")
     assert band.seconds >= 5
     assert np.sqrt((band.samples**2).mean()) > 0.003
@@ -126,6 +127,24 @@ def test_a_few_steps_lower_the_loss_and_resume_where_they_stopped(cache, tmp_pat
     assert resumed.step == 6
     resumed.run()
     assert resumed.step == 12
+
+
+def test_a_remixed_batch_keeps_its_accompaniments():
+    torch.manual_seed(0)
+    mixture, vocals = torch.randn(3, 2, 50), torch.randn(3, 2, 50)
+    heard, sung = remixed(mixture, vocals)
+    assert torch.equal(heard[:3], mixture)
+    assert torch.equal(sung[:3], vocals)
+    assert torch.allclose(heard[3:] - sung[3:], mixture - vocals, atol=1e-5)
+    gains = (sung[3:] / vocals[[2, 0, 1]]).flatten(1)
+    assert torch.allclose(gains, gains[:, :1].expand_as(gains), rtol=1e-4)
+    assert len(gains[:, 0].unique()) == 3
+
+
+def test_the_start_of_a_held_out_song_can_be_learnt_from(cache):
+    used = Mixtures(cache, seconds=1.0, held_out=("two",), used_until_s=3.0)
+    assert sorted(vocals.num_samples for vocals, _ in used._songs)[0] == 3 * SAMPLE_RATE
+    assert len(used._songs) == len(Mixtures(cache, seconds=1.0)._songs)
 
 
 def test_si_sdr_ignores_the_scale():
