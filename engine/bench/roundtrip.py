@@ -23,6 +23,8 @@ RATE = 48000
 MICROPHONE = "PulseAudio: source: mic.monitor"
 SPEAKERS = "PulseAudio: sink: speakers"
 SINKS = ("mic", "speakers", "passed")
+_CLOCK = "clock"  # the null sink that SINKS are the channels of, so that one recording holds them all in step
+_PLACES = ("front-left", "front-right", "front-center")
 _PLAYER_LATENCY_MS, _RECORDER_LATENCY_MS = 200, 250
 
 # A plain sounddevice passthrough, the yardstick: in a process of its own, it says its xruns at the end.
@@ -41,7 +43,7 @@ def forget(*_):
 signal.signal(signal.SIGUSR1, forget)
 with sd.Stream(device="pulse", samplerate=48000, channels=1, blocksize=int(sys.argv[1]), latency="low",
                callback=turn) as stream:
-    print(*stream.latency, flush=True)
+    print("ready", flush=True)
     while not done.wait(0.2):
         pass
 print(xruns, flush=True)
@@ -82,6 +84,8 @@ class PrivatePulse:
                 self.close()
                 raise AudioDeviceError("PulseAudio did not start.", hint="Try `pulseaudio -n` in a terminal.")
             time.sleep(0.05)
+        self._pactl("load-module", "module-null-sink", f"sink_name={_CLOCK}", f"rate={RATE}", f"channels={len(SINKS)}",
+                    f"channel_map={','.join(_PLACES)}")  # fmt: skip
         self._modules = {name: self._load(name) for name in SINKS}
 
     def __enter__(self) -> "PrivatePulse":
@@ -113,7 +117,11 @@ class PrivatePulse:
                 os.environ[name] = value
 
     def _load(self, name: str) -> str:
-        return self._pactl("load-module", "module-null-sink", f"sink_name={name}", f"rate={RATE}").stdout.strip()
+        place = _PLACES[SINKS.index(name)]
+        return self._pactl(
+            "load-module", "module-remap-sink", f"sink_name={name}", f"master={_CLOCK}", "channels=1",
+            "channel_map=mono", f"master_channel_map={place}", "remix=no",
+        ).stdout.strip()  # fmt: skip
 
     def _pactl(self, *words: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(["pactl", *words], capture_output=True, text=True, check=check, timeout=20)
@@ -138,7 +146,7 @@ class Passthrough:
             ):  # not real-time: it runs in a circle after an xrun, and would block others
                 os.setpriority(os.PRIO_PROCESS, self._process.pid, -15)
         assert self._process.stdout is not None
-        self.stated_ms = 1000 * sum(float(word) for word in self._process.stdout.readline().split())
+        self._process.stdout.readline()
         time.sleep(1.0)  # its first second is full of xruns; they do not count
         self._process.send_signal(signal.SIGUSR1)
 
@@ -152,41 +160,40 @@ class Passthrough:
 class Listener:
     """Plays samples into "mic" while recording what all SINKS carry, by the sound server's own tools.
 
-    Start it before what is measured, because streams that come and go make the server stumble. The three recordings
-    begin a little apart, by amounts that stay the same to the end: compare delays within one listener only.
+    Start it before what is measured, because streams that come and go make the server stumble. All sinks are recorded
+    as the channels of one stream: three recordings would begin apart by as much as three programs take to start.
 
     Args:
         samples: [N] at 48 kHz, played after two seconds of silence, over and over until `close`.
-        folder: For the files; a recording takes 17 MB a minute.
+        folder: For the files; the recording takes 17 MB a minute.
     """
 
     SILENCE_S = 2.0
 
     def __init__(self, samples: FloatArray, folder: Path) -> None:
-        self._files = {name: folder / f"{name}.raw" for name in SINKS}
-        form = ["--raw", "--format=s16le", f"--rate={RATE}", "--channels=1"]
-        self._recorders = [
-            subprocess.Popen(
-                ["parec", f"--device={name}.monitor", *form, f"--latency-msec={_RECORDER_LATENCY_MS}", str(file)]
-            )
-            for name, file in self._files.items()
-        ]
+        self._file = folder / "heard.raw"
+        form = ["--raw", "--format=s16le", f"--rate={RATE}"]
+        places = [f"--channels={len(SINKS)}", f"--channel-map={','.join(_PLACES)}"]
+        self._recorder = subprocess.Popen(
+            ["parec", f"--device={_CLOCK}.monitor", *form, *places, f"--latency-msec={_RECORDER_LATENCY_MS}",
+             str(self._file)]
+        )  # fmt: skip
         silence, played = folder / "silence.raw", folder / "played.raw"
         np.zeros(round(self.SILENCE_S * RATE), dtype="<i2").tofile(silence)
         np.round(np.clip(samples, -1, 1) * 32767).astype("<i2").tofile(played)
-        player = " ".join(["pacat --playback --device=mic", *form, f"--latency-msec={_PLAYER_LATENCY_MS}"])
+        player = " ".join(["pacat --playback --device=mic --channels=1", *form, f"--latency-msec={_PLAYER_LATENCY_MS}"])
         # In a process group of its own, so that the whole pipe can be ended.
         self._player = subprocess.Popen(
             ["sh", "-c", f"(cat '{silence}'; while cat '{played}'; do :; done) | {player}"], start_new_session=True
         )
-        for process in (*self._recorders, self._player):
+        for process in (self._recorder, self._player):
             _hurry(process)
         time.sleep(self.SILENCE_S)
 
     @property
     def seconds(self) -> float:
         """Length recorded so far."""
-        return min(file.stat().st_size if file.exists() else 0 for file in self._files.values()) / 2 / RATE
+        return (self._file.stat().st_size if self._file.exists() else 0) / 2 / len(SINKS) / RATE
 
     def wait(self, seconds: float) -> None:
         """Sleep until so much more is recorded."""
@@ -197,22 +204,20 @@ class Listener:
             time.sleep(0.05)
 
     def heard(self, seconds: float) -> dict[str, FloatArray]:
-        """The last so many seconds that each sink carried, [N], cut at one place of the recordings' common length."""
+        """The last so many seconds that each sink carried, [N]."""
         end = int(self.seconds * RATE)
         start = max(0, end - round(seconds * RATE))
-        return {
-            name: np.fromfile(file, "<i2", count=end - start, offset=2 * start).astype(np.float32) / np.float32(32768)
-            for name, file in self._files.items()
-        }
+        count, offset = (end - start) * len(SINKS), 2 * start * len(SINKS)
+        table = np.fromfile(self._file, "<i2", count=count, offset=offset).reshape(-1, len(SINKS))
+        return {name: table[:, place].astype(np.float32) / np.float32(32768) for place, name in enumerate(SINKS)}
 
     def close(self) -> None:
         """End playing and recording."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._player.pid, signal.SIGTERM)
         self._player.wait(10)
-        for recorder in self._recorders:
-            recorder.terminate()
-            recorder.wait(10)
+        self._recorder.terminate()
+        self._recorder.wait(10)
 
 
 def delay_ms(played: FloatArray, heard: FloatArray, *, start_s: float, seconds: float, most_ms: float = 700.0) -> float:

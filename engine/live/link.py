@@ -72,6 +72,9 @@ class InputLink:
         block_ms: What `take` gives at once. The device's own blocks are 10 ms at most, for its delay's sake.
         channel: Recorded channel; None for the mean of two.
         patience: Factor of the device's own buffering.
+
+    Attributes:
+        gathering_ms: How long the first of a block's device blocks waits for the last.
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class InputLink:
     ) -> None:
         self.block = round(sample_rate * block_ms / 1000)
         self.sample_rate = sample_rate
+        self.gathering_ms = 1000 * (self.block - _device_block(sample_rate, block_ms)) / sample_rate
         self.stream = open_stream(
             backend,
             sample_rate=sample_rate,

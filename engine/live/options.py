@@ -111,7 +111,7 @@ class LatencyParts:
 
     Attributes:
         input_device: As the device states it; includes waiting for its block.
-        input_buffer: Captured and not yet taken.
+        input_buffer: Captured and not yet taken, be it that a block longer than the device's own is not yet full.
         resampling: Filters where a device's rate is not 48 kHz, and the drift correction's.
         algorithmic: Noise suppression, conversion and limiter, from their geometry.
         computing: Median time from taking a block to having it converted.

@@ -422,7 +422,7 @@ class _Run:
         level_ms = 1000 * max(0.0, sink.control.level_samples) / sink.sample_rate
         latency = LatencyParts(
             input_device=source.stream.input_latency_ms,
-            input_buffer=self._input_waiting,
+            input_buffer=source.gathering_ms + self._input_waiting,
             resampling=source.resampler.latency_ms + sink.latency_ms,
             algorithmic=1000 * chain.latency_samples / SAMPLE_RATE,
             computing=times.percentile_ms(50),

@@ -69,7 +69,7 @@ def test_devices_are_listed_by_the_servers_names(server):
 
 
 def run_beside_a_passthrough(session, samples, folder):
-    """Convert, then bypass: snapshots and recordings of both, and how the passthrough did."""
+    """Convert, then bypass: snapshots and recordings of both, delays in five stretches, whether those were steady."""
     listener = Listener(samples, folder)
     try:
         go_live(session)
@@ -79,19 +79,19 @@ def run_beside_a_passthrough(session, samples, folder):
             listener.wait(5.5)
             converting, converted = session.snapshot, listener.heard(2.5)
             session.settings = replace(session.settings, bypassed=True)
-            listener.wait(3.5)
-            bypassed, dry = session.snapshot, listener.heard(3.0)
+            listener.wait(5.5)
+            bypassed, dry = session.snapshot, listener.heard(5.0)
         finally:
             passthrough.close()
     finally:
         session.stop()
         listener.close()
     delays = {
-        name: [delay_ms(dry["mic"], dry[name], start_s=start, seconds=0.8) for start in (0.3, 0.7, 1.1)]
+        name: [delay_ms(dry["mic"], dry[name], start_s=start, seconds=0.7) for start in (0.3, 1.1, 1.9, 2.7, 3.5)]
         for name in ("speakers", "passed")
     }
     is_steady = bypassed.counts.xruns == started.counts.xruns and all(np.ptp(found) < 1.0 for found in delays.values())
-    return converting, converted, bypassed, delays, passthrough.stated_ms, is_steady
+    return converting, converted, bypassed, delays, is_steady
 
 
 def test_a_played_file_comes_out_as_the_voice_at_the_stated_delay(server, tmp_path):
@@ -105,10 +105,8 @@ def test_a_played_file_comes_out_as_the_voice_at_the_stated_delay(server, tmp_pa
         replace(PLAIN, transpose="auto"),
         block_ms=20.0,
     )
-    for _ in range(2):  # where something else keeps the machine so busy that a plain passthrough stumbles
-        converting, converted, bypassed, delays, passed_stated_ms, is_steady = run_beside_a_passthrough(
-            session, low, tmp_path
-        )
+    for _ in range(3):  # something else may keep the machine so busy that a plain passthrough stumbles
+        converting, converted, bypassed, delays, is_steady = run_beside_a_passthrough(session, low, tmp_path)
         if is_steady:
             break
     result, source = (AudioClip(converted[name][np.newaxis, :], 48000) for name in ("speakers", "mic"))
@@ -117,12 +115,12 @@ def test_a_played_file_comes_out_as_the_voice_at_the_stated_delay(server, tmp_pa
     median_hz = estimate_f0(result, tracker="swift").median_hz()
     assert abs(12 * np.log2(median_hz / voice.median_f0_hz)) < 3.0  # the source's is ten semitones away
     assert similarity(result, voice) > similarity(source, voice)
-    # The delay: the dry voice, held back as long as the converted one, against the passthrough.
-    added_ms = float(np.median(delays["speakers"]) - np.median(delays["passed"]))
-    if is_steady:  # else the machine is too busy to compare anything
-        assert added_ms == pytest.approx(bypassed.latency.total - passed_stated_ms, abs=25)
+    # The delay: the dry voice is held back as long as the converted one.
+    if is_steady:  # else the machine is too busy to measure anything
+        live_ms, passed_ms = np.median(delays["speakers"]), np.median(delays["passed"])
+        assert live_ms == pytest.approx(bypassed.latency.total, abs=20)
         grown_ms = 2.0 * bypassed.counts.output_underflows  # what a busy machine made it keep in reserve
-        assert added_ms < 80 + grown_ms
+        assert live_ms - passed_ms < 80 + grown_ms
 
 
 def test_unplugged_output_pauses_and_resumes(server):
