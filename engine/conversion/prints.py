@@ -19,7 +19,7 @@ ACTIVE_DB = 35.0  # frames this far below the loud ones of a recording are pause
 _PRIOR_FRAMES = 12.0  # what is known beforehand of a phone counts as so many frames of it
 _COORDINATE_FRAMES = 40.0  # frames that weigh as much as the prior of an eigenvoice coordinate
 _EDGE_BANDS = 6
-_FORMANT_LIMIT = 4.0  # semitones
+FORMANT_STEPS = np.arange(-4.0, 4.25, 0.5)  # semitones
 
 _GROUP_TOPS_HZ = (3400.0, 7600.0, 10400.0, 15200.0, 19000.0, 24001.0)
 _GROUPS = tuple(
@@ -216,14 +216,18 @@ def formant_distance(source: FloatArray, wanted: FloatArray) -> float:
         source: [2, P, 72] prints.
         wanted: [2, P, 72] prints.
     """
-    smooth = np.cos(np.pi * np.arange(3)[:, None] * (np.arange(NUM_SPEECH_BANDS) + 0.5) / NUM_SPEECH_BANDS)
-    basis = np.linalg.qr(smooth.T)[0]
+    basis = formant_basis()
 
     def shape(levels: FloatArray) -> FloatArray:
         speech = levels[..., :NUM_SPEECH_BANDS]
         return speech - speech @ basis @ basis.T
 
     target = shape(wanted[1, 1:])[:, 3:]
-    steps = np.arange(-_FORMANT_LIMIT, _FORMANT_LIMIT + 0.25, 0.5)
-    errors = [np.square(shape(shifted(source[1, 1:], float(step)))[:, 3:] - target).mean() for step in steps]
-    return float(steps[int(np.argmin(np.array(errors) + 0.002 * np.square(steps)))])
+    errors = [np.square(shape(shifted(source[1, 1:], float(step)))[:, 3:] - target).mean() for step in FORMANT_STEPS]
+    return float(FORMANT_STEPS[int(np.argmin(np.array(errors) + 0.002 * np.square(FORMANT_STEPS)))])
+
+
+def formant_basis() -> npt.NDArray[np.float64]:
+    """[NUM_SPEECH_BANDS, 3] orthonormal: the level and the slowest curves along the bands, which tell of no formant."""
+    smooth = np.cos(np.pi * np.arange(3)[:, None] * (np.arange(NUM_SPEECH_BANDS) + 0.5) / NUM_SPEECH_BANDS)
+    return np.linalg.qr(smooth.T)[0]

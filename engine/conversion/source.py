@@ -27,7 +27,7 @@ DECIMATOR_LATENCY_SAMPLES = (_DECIMATOR_TAPS - 1) // 2
 
 _UPDATE_FRAMES = 50
 _MAX_COUNTED_FRAMES = 6000.0
-_DEVIATION_LIMIT = 5.0
+DEVIATION_LIMIT = 5.0
 _KEPT_COSINES = 20
 _ABSOLUTE_SILENCE = -13.8  # natural log of power, -60 dBFS
 _ACTIVE_BELOW_MEAN = 4.0  # natural log of power, 17 dB
@@ -161,12 +161,12 @@ def _smoothing_matrix() -> FloatArray:
     return (cosines.T @ cosines).astype(np.float32)
 
 
-_SMOOTHING = _smoothing_matrix()
+SMOOTHING = _smoothing_matrix()
 
 
 def smooth_deviation(deviation: FloatArray, semitones: float = 0.0) -> FloatArray:
     """What the decoder sees of deviations [T, NUM_SPEECH_BANDS]: without fine structure, bounded, moved up or down."""
-    smooth = np.clip(deviation @ _SMOOTHING, -_DEVIATION_LIMIT, _DEVIATION_LIMIT).astype(np.float32)
+    smooth = np.clip(deviation @ SMOOTHING, -DEVIATION_LIMIT, DEVIATION_LIMIT).astype(np.float32)
     if semitones == 0.0:
         return smooth
     padded = np.pad(smooth, ((0, 0), (0, NUM_BANDS - NUM_SPEECH_BANDS)), mode="edge")

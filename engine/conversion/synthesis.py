@@ -17,21 +17,21 @@ FFT_LENGTH = 2048
 NUM_BINS = FFT_LENGTH // 2 + 1
 RINGING_SAMPLES = FFT_LENGTH - HOP_LENGTH
 
-_KERNEL_TAPS = 32
-_KERNEL_PHASES = 128
+KERNEL_TAPS = 32
+KERNEL_PHASES = 128
 _SILENT_LEVEL = -18.5  # natural log of power per bin, -80 dBFS white noise: the synthesis fades to zero below
 _SILENT_FADE = 2.3  # 10 dB
 
 
 def _pulse_kernels() -> FloatArray:
     """[phases + 1, taps]: one band-limited unit pulse at each fraction of a sample."""
-    fraction = np.arange(_KERNEL_PHASES + 1)[:, None] / _KERNEL_PHASES
-    time = np.arange(_KERNEL_TAPS)[None, :] - (_KERNEL_TAPS // 2 - 1) - fraction
-    window = np.cos(np.pi * time / (_KERNEL_TAPS + 1)) ** 2
+    fraction = np.arange(KERNEL_PHASES + 1)[:, None] / KERNEL_PHASES
+    time = np.arange(KERNEL_TAPS)[None, :] - (KERNEL_TAPS // 2 - 1) - fraction
+    window = np.cos(np.pi * time / (KERNEL_TAPS + 1)) ** 2
     return (np.sinc(time * 0.97) * 0.97 * window).astype(np.float32)
 
 
-_KERNELS = _pulse_kernels()
+KERNELS = _pulse_kernels()
 
 
 class Excitation:
@@ -52,7 +52,7 @@ class Excitation:
         self._noise = np.random.default_rng(self._seed)
         self._phase = 0.0
         self._last_f0_hz = float("nan")
-        self._tail = np.zeros(_KERNEL_TAPS, np.float32)
+        self._tail = np.zeros(KERNEL_TAPS, np.float32)
 
     def push(self, f0_hz: FloatArray) -> tuple[FloatArray, FloatArray]:
         """The hops that end at the given frames.
@@ -65,8 +65,8 @@ class Excitation:
         """
         num_frames = len(f0_hz)
         noise = self._noise.standard_normal((num_frames, HOP_LENGTH), dtype=np.float32)
-        pulses = np.zeros(num_frames * HOP_LENGTH + _KERNEL_TAPS, np.float32)
-        pulses[:_KERNEL_TAPS] = self._tail
+        pulses = np.zeros(num_frames * HOP_LENGTH + KERNEL_TAPS, np.float32)
+        pulses[:KERNEL_TAPS] = self._tail
         ramp = np.arange(1, HOP_LENGTH + 1) / HOP_LENGTH
         for index, end in enumerate(f0_hz.astype(np.float64)):
             start = self._last_f0_hz
@@ -83,9 +83,9 @@ class Excitation:
             for hit in hits:
                 fraction = (np.floor(cycles[hit]) - before[hit]) / (cycles[hit] - before[hit])
                 period = 1.0 / (cycles[hit] - before[hit])
-                row = _KERNELS[int(round(fraction * _KERNEL_PHASES))]
+                row = KERNELS[int(round(fraction * KERNEL_PHASES))]
                 place = index * HOP_LENGTH + hit
-                pulses[place : place + _KERNEL_TAPS] += np.float32(np.sqrt(period)) * row
+                pulses[place : place + KERNEL_TAPS] += np.float32(np.sqrt(period)) * row
             self._phase = float(cycles[-1] % 1.0)
         self._tail = pulses[num_frames * HOP_LENGTH :].copy()
         return pulses[: num_frames * HOP_LENGTH].reshape(num_frames, HOP_LENGTH), noise

@@ -4,15 +4,19 @@ Sources: multi-period discriminator of HiFi-GAN (Kong et al., NeurIPS 2020), mul
 (Jang et al., Interspeech 2021), multi-resolution spectral distance of Parallel WaveGAN (Yamamoto et al., ICASSP 2020).
 """
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor, nn
 
-from engine.conversion.bands import HOP_LENGTH, NUM_SPEECH_BANDS, WINDOW_LENGTH, band_matrix
+from engine.conversion.bands import HOP_LENGTH, NUM_SPEECH_BANDS, SAMPLE_RATE, WINDOW_LENGTH, band_matrix
 from engine.conversion.speaker import SpeakerEncoder
 
 _RESOLUTIONS = ((512, 128), (1024, 256), (2048, 512), (4096, 1024))
 _PERIODS = (2, 3, 5, 7, 11)
 _SLOPE = 0.1
+_EDGE_HZ = 300.0
+_NORM_KEPT = 0.98
 
 
 def _magnitude(audio: Tensor, length: int, hop: int) -> Tensor:
@@ -74,7 +78,7 @@ class Critics(nn.Module):
         self.periods = nn.ModuleList(_Critic(growing, (5, 1), (3, 1)) for _ in _PERIODS)
         self.resolutions = nn.ModuleList(_Critic(wide, (3, 9), (1, 2)) for _ in _RESOLUTIONS)
 
-    def forward(self, audio: Tensor) -> list[tuple[Tensor, list[Tensor]]]:
+    def forward(self, audio: Tensor) -> "Judgement":
         """Scores and hidden maps of [B, N]."""
         found = []
         for period, critic in zip(_PERIODS, self.periods, strict=True):
@@ -84,17 +88,53 @@ class Critics(nn.Module):
             found.append(critic((_magnitude(audio, length, hop) + 1e-5).log().transpose(1, 2).unsqueeze(1)))
         return found
 
-    def own_loss(self, real: Tensor, made: Tensor) -> Tensor:
-        """What the discriminators minimise, both batches in one pass each."""
-        scores = zip(self(real), self(made), strict=True)
-        losses = [(1.0 - good).square().mean() + bad.square().mean() for (good, _), (bad, _) in scores]
-        return torch.stack(losses).mean()
 
-    def maker_loss(self, real: Tensor, restored: Tensor, made: Tensor) -> Tensor:
-        """What the decoder minimises: to be taken for real, and hidden maps of restored audio like the recording's."""
-        deceived = torch.stack([(1.0 - score).square().mean() for score, _ in self(made)]).mean()
-        with torch.no_grad():
-            wanted = self(real)
-        pairs = zip(self(restored), wanted, strict=True)
-        alike = [(a - b).abs().mean() for (_, ours), (_, theirs) in pairs for a, b in zip(ours, theirs, strict=True)]
-        return deceived + 2.0 * torch.stack(alike).mean()
+
+Judgement = list[tuple[Tensor, list[Tensor]]]
+
+
+def own_loss(real: Judgement, made: Judgement) -> Tensor:
+    """What the discriminators minimise: 1 for recordings, 0 for what was made."""
+    losses = [(1.0 - good).square().mean() + bad.square().mean() for (good, _), (bad, _) in zip(real, made, strict=True)]
+    return torch.stack(losses).mean()
+
+
+def deceived(made: Judgement) -> Tensor:
+    """What the decoder minimises: to be taken for real."""
+    return torch.stack([(1.0 - score).square().mean() for score, _ in made]).mean()
+
+
+def likeness(real: Judgement, made: Judgement) -> Tensor:
+    """Distance of hidden maps, whose first rows are of the same excerpts (Larsen et al., ICML 2016)."""
+    pairs = zip(real, made, strict=True)
+    apart = [(b[: len(a)] - a).abs().mean() for (_, theirs), (_, ours) in pairs for a, b in zip(theirs, ours, strict=True)]
+    return torch.stack(apart).mean()
+
+
+def limited(audio: Tensor, bandwidth_hz: Tensor) -> Tensor:
+    """[B, N] at 48 kHz without what lies above [B] Hz, so that no critic can tell a recording by what it lacks."""
+    spectra = torch.fft.rfft(audio)
+    frequency = torch.linspace(0.0, 1.0, spectra.shape[1], device=audio.device) * (SAMPLE_RATE / 2)
+    keep = torch.clamp((bandwidth_hz[:, None] - frequency) / _EDGE_HZ, 0.0, 1.0)
+    return torch.fft.irfft(spectra * keep, n=audio.shape[1])
+
+
+class Gradients:
+    """Adds the gradients of several losses so that each has the share it was given, whatever its scale.
+
+    Source: the loss balancer of EnCodec (Defossez et al., "High fidelity neural audio compression", TMLR 2023).
+    """
+
+    def __init__(self) -> None:
+        self._norms: dict[str, Tensor] = {}
+
+    def total(self, parts: Mapping[str, tuple[float, Sequence[Tensor]]]) -> list[Tensor]:
+        """Sum of gradients, each divided by the running mean of its norm and multiplied by its share."""
+        summed: list[Tensor] = []
+        for name, (share, gradients) in parts.items():
+            norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()
+            mean = self._norms.get(name, norm)
+            mean = self._norms[name] = torch.lerp(norm, mean, _NORM_KEPT)
+            scaled = [gradient * (share / (mean + 1e-12)) for gradient in gradients]
+            summed = [a + b for a, b in zip(summed, scaled, strict=True)] if summed else scaled
+        return summed

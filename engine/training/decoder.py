@@ -4,28 +4,35 @@ The network sees the prints of *other* recordings of the speaker and the deviati
 restore the envelope (L1 on band levels) and the spectrum with its harmonics. The second is a likelihood: the power
 that pulses and noise are expected to have at each bin is compared with the recording's by the Itakura-Saito
 divergence, which tells harmonics from noise without favouring either, and costs no synthesis. The configuration for
-GPUs adds losses on synthesised audio: multi-resolution spectra, discriminators, and on conversions to other speakers
-the cosine to the wanted speaker.
+GPUs goes on by sound: restorations are compared in spectra of several resolutions and by discriminators; conversions to
+other speakers, with deviation and pitch as conversion has them, must deceive the discriminators, have the wanted voice
+by two speaker encoders and still say the same phones. The gradients of all losses are balanced, so that none rules.
 """
 
 import logging
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
+import torchaudio
 from torch import Tensor, nn
 
-from engine.conversion.bands import interpolation_matrix
+from engine.conversion.bands import SAMPLE_RATE, interpolation_matrix
 from engine.conversion.content import MODEL_NAME as CONTENT_MODEL
+from engine.conversion.content import STRIDE as CONTENT_STRIDE
 from engine.conversion.content import ContentEncoder, load_content_encoder
-from engine.conversion.decoder import Conditioning, Decoder, DecoderShape, to_controls
+from engine.conversion.decoder import Conditioning, Decoder, DecoderInputs, DecoderShape, to_controls
 from engine.conversion.features import LogMel
 from engine.conversion.models import DecoderModel, load_decoder, load_speaker, publish_decoder
 from engine.conversion.source import DECIMATOR_LATENCY_SAMPLES, Decimator
 from engine.conversion.speaker import embed_levels
+from engine.conversion.streaming import DEFAULT_CONSONANTS, protect
 from engine.conversion.synthesis import SourceFilter, SynthesisControls
 from engine.errors import TrainingError
 from engine.models import model_info
@@ -33,21 +40,38 @@ from engine.phones import PHONES
 from engine.signal.clip import FloatArray
 from engine.training.cache import ArrayCache
 from engine.training.config import build
-from engine.training.critics import Critics, speaker_distance, spectral_distance
+from engine.training.critics import (
+    Critics,
+    Gradients,
+    deceived,
+    likeness,
+    limited,
+    own_loss,
+    speaker_distance,
+    spectral_distance,
+)
 from engine.training.excerpts import (
     SPECTRUM_BINS,
     Batch,
+    Conversions,
     Excerpts,
+    Plan,
     TrainingUtterance,
     make_utterance,
     print_model_of,
 )
 from engine.training.frames import FrameCache, choose
+from engine.training.ge2e import Ge2e
 from engine.training.loop import LoopConfig, Task, TrainingLoop
 from engine.training.manifest import Utterance, read_manifest
 from engine.training.speaker import active_levels
 
 _log = logging.getLogger(__name__)
+
+Parts = TypeVar("Parts", DecoderInputs, Conditioning, SynthesisControls)
+_CRITIC_SAMPLES = 36000
+_TEACHER_SAMPLES = 25600
+_MARGIN = 0.25  # by which a conversion should be nearer to the target than to the source
 
 
 @dataclass(frozen=True)
@@ -63,12 +87,13 @@ class DecoderConfig:
         width: Of the network.
         dilations: Of its blocks.
         num_directions: Eigenvoices.
-        spectrum_weight: Of the Itakura-Saito loss.
-        spectrum_share: Share of the steps that have it.
-        audio_weight: Of the multi-resolution spectra of synthesised audio; 0 leaves synthesis out.
-        adversarial_weight: Of the discriminators.
+        spectrum_weight: Of the Itakura-Saito loss beside the envelopes' L1.
+        sound_from_step: From this step on the decoder is trained by its sound, too; None never.
+        frame_share: Share of the frames' losses in the gradient from then on.
+        sound_shares: Shares of the losses on sound: "spectra", "likeness" and "deceived" of restorations (the last of
+            conversions, too), "ge2e", "speaker" and "content" of conversions.
         critic_width: Channels of the discriminators' first layers.
-        conversion_weight: Of the speaker's cosine on conversions.
+        critic_learning_rate: Of the discriminators.
         start_from_published: Begin with the installed decoder's weights and keep its print model's eigenvoices new.
         publish: Write the weights to the program's models after each validation.
         workers: Processes that analyse recordings.
@@ -83,19 +108,14 @@ class DecoderConfig:
     dilations: tuple[int, ...] = (1, 2, 4, 1, 2, 4)
     num_directions: int = 24
     spectrum_weight: float = 0.3
-    spectrum_share: float = 0.5
-    audio_weight: float = 0.0
-    adversarial_weight: float = 0.0
+    sound_from_step: int | None = None
+    frame_share: float = 0.3
+    sound_shares: dict[str, float] = field(default_factory=dict)
     critic_width: int = 32
-    conversion_weight: float = 0.0
+    critic_learning_rate: float = 3e-4
     start_from_published: bool = False
     publish: bool = False
     workers: int = 2
-
-    @property
-    def with_audio(self) -> bool:
-        """Whether any loss needs synthesis."""
-        return max(self.audio_weight, self.adversarial_weight, self.conversion_weight) > 0
 
 
 class FrameLoss(nn.Module):
@@ -108,7 +128,7 @@ class FrameLoss(nn.Module):
         self.register_buffer("_to_bins", torch.from_numpy(interpolation_matrix(SPECTRUM_BINS)), persistent=False)
 
     def forward(self, controls: SynthesisControls, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """L1 on band levels, and the Itakura-Saito divergence where the batch has spectra."""
+        """L1 on band levels, and the Itakura-Saito divergence of spectra."""
         levels = torch.logaddexp(controls.harmonic, controls.noise)
         envelope = ((levels - batch.envelope).abs() * batch.weight).sum() / (batch.weight.sum() + 1.0)
         if batch.power is None or batch.pulses is None:
@@ -122,94 +142,160 @@ class FrameLoss(nn.Module):
         return envelope, (divergence * weight).sum() / (weight.sum() + 1.0)
 
 
+class Listeners(nn.Module):
+    """Fixed networks that hear whether a conversion has the wanted voice and still says the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.content, self.analyse = load_content_encoder(), LogMel()
+        self.speaker, self.teacher = load_speaker(), Ge2e()
+
+    def hear(self, audio: Tensor, low: Tensor, wanted: Conversions) -> dict[str, Tensor]:
+        """Losses of conversions [B, N] at 48 kHz, [B, N / 3] at 16 kHz.
+
+        Returns:
+            "ge2e": 1 - cosine to the wanted speaker by GE2E, and more as long as the source is nearer; "speaker": 1 -
+            cosine by our own encoder; "content": cross-entropy of the source's phones.
+        """
+        self.teacher.lstm.train()  # cuDNN has no gradients otherwise; there is no dropout
+        first = int(torch.randint(max(1, low.shape[1] - _TEACHER_SAMPLES), ()))
+        embedding = self.teacher(low[:, first : first + _TEACHER_SAMPLES])
+        to_target = (embedding * wanted.teachers).sum(-1)
+        to_source = (embedding * wanted.source_teachers).sum(-1)
+        margin = torch.relu(to_source - to_target + _MARGIN)
+        log_posteriors = self.content.strided(self.analyse(low))
+        phones = wanted.inputs.posteriors[:, :: CONTENT_STRIDE].transpose(1, 2)
+        count = min(phones.shape[2], log_posteriors.shape[2])
+        active = torch.sigmoid(wanted.inputs.relative_loudness[:, :: CONTENT_STRIDE][:, :count] + 6.0)
+        missed = -(phones[..., :count] * log_posteriors[..., :count]).sum(1)
+        return {
+            "ge2e": (1.0 - to_target + 0.5 * margin).mean(),
+            "speaker": speaker_distance(self.speaker, audio, wanted.voice.embedding),
+            "content": (missed * active).sum() / (active.sum() + 1.0),
+        }
+
+
 class DecoderTask(Task):
-    """Trains the decoder, and discriminators when they are asked for."""
+    """Trains the decoder: first by its frames alone, then by its sound, on restorations and conversions.
+
+    Args:
+        train: What to learn from.
+        dev: What to measure on.
+        model: The decoder and its print model.
+        config: Settings.
+        content: The content encoder, to hear whether a conversion still says the same; only for sound.
+        speakers: Encoders of 16 kHz or 48 kHz audio; only for sound.
+    """
 
     def __init__(
-        self, train: Excerpts, dev: Excerpts, model: DecoderModel, config: DecoderConfig, *, torch_device: str = "cpu"
+        self,
+        train: Excerpts,
+        dev: Excerpts,
+        model: DecoderModel,
+        config: DecoderConfig,
+        *,
+        listeners: "Listeners | None" = None,
     ) -> None:
         self._train, self._dev, self.config = train, dev, config
-        self._print_model = model.print_model
-        self._torch_device = torch_device
+        self._print_model, self._listeners = model.print_model, listeners
+        torch_device = train.torch_device
         decoder = model.decoder.to(torch_device).requires_grad_(True)
         self._loss = FrameLoss().to(torch_device)
         self._source_filter = SourceFilter().to(torch_device)
+        self._in_sound, self._in_all = Gradients(), Gradients()
         self.networks: dict[str, nn.Module] = {"decoder": decoder}
-        self.optimizers: dict[str, torch.optim.Optimizer] = {"decoder": self._optimizer(decoder)}
-        self._speaker = load_speaker().to(torch_device) if config.conversion_weight else None
-        if config.adversarial_weight:
+        self.optimizers: dict[str, torch.optim.Optimizer] = {
+            "decoder": torch.optim.AdamW(
+                decoder.parameters(), lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.01
+            )
+        }
+        if listeners is not None:
             critics = Critics(config.critic_width).to(torch_device)
             self.networks["critics"] = critics
-            self.optimizers["critics"] = self._optimizer(critics)
+            self.optimizers["critics"] = torch.optim.AdamW(
+                critics.parameters(), lr=config.critic_learning_rate, betas=(0.8, 0.99), weight_decay=0.01
+            )
 
-    def _optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(
-            network.parameters(), lr=self.config.learning_rate, betas=(0.9, 0.98), weight_decay=0.01
-        )
+    def batch(self, rng: np.random.Generator) -> Plan:
+        """Which excerpts."""
+        return self._train.plan(rng, self.config.batch_size)
 
-    def batch(self, rng: np.random.Generator) -> Batch:
-        """Excerpts with spectra in a share of the steps, with audio where a loss needs it."""
-        return self._train.draw(
-            rng,
-            self.config.batch_size,
-            with_spectrum=bool(rng.random() < self.config.spectrum_share),
-            with_audio=self.config.with_audio,
-        )
-
-    def step(self, batch: Batch, loop: TrainingLoop) -> dict[str, Tensor]:
-        """One update of the decoder, and of the discriminators where there are any."""
-        batch = batch.to(self._torch_device)
+    def step(self, plan: Plan, loop: TrainingLoop) -> dict[str, Tensor]:
+        """One update of the decoder and, once it is trained by its sound, of the discriminators."""
+        batch = self._train.gather(plan)
         decoder = self.networks["decoder"]
         assert isinstance(decoder, Decoder)
+        conversions = None
+        inputs, voice = batch.inputs, batch.voice
+        if self._listeners is not None and loop.step >= self.config.sound_from_step:
+            conversions = self._train.conversions(plan, batch)
+            inputs, voice = _joined(inputs, conversions.inputs), _joined(voice, conversions.voice)
         with loop.autocast():
-            shape, share, _ = decoder(batch.inputs, batch.voice)
-        controls = to_controls(shape.float(), share.float(), batch.inputs, batch.inputs.loudness)
-        envelope, spectrum = self._loss(controls, batch)
-        scalars = {"envelope": envelope.detach()}
-        loss = envelope
-        if spectrum is not None:
-            scalars["spectrum"] = spectrum.detach()
-            loss = loss + self.config.spectrum_weight * spectrum
-        if self.config.with_audio:
-            loss = loss + self._audio_losses(decoder, controls, batch, loop, scalars)
-        loop.update("decoder", loss)
-        scalars["loss"] = envelope.detach()
+            outputs = decoder(inputs, voice)[:2]
+        leaves = [output.detach().float().requires_grad_(True) for output in outputs]
+        count = len(batch.envelope)
+        restored = to_controls(leaves[0][:count], leaves[1][:count], batch.inputs, batch.inputs.loudness)
+        envelope, spectrum = self._loss(restored, batch)
+        scalars = {"envelope": envelope.detach(), "spectrum": spectrum.detach(), "loss": envelope.detach()}
+        by_frames = torch.autograd.grad(
+            envelope + self.config.spectrum_weight * spectrum, leaves, retain_graph=conversions is not None
+        )
+        parts = {"frames": (self.config.frame_share if conversions else 1.0, by_frames)}
+        if conversions is not None:
+            by_sound = self._by_sound(leaves, restored, batch, conversions, loop, scalars)
+            parts["sound"] = (1.0 - self.config.frame_share, by_sound)
+        gradients = self._in_all.total(parts)
+        loop.update("decoder", sum((o.float() * g).sum() for o, g in zip(outputs, gradients, strict=True)))
         return scalars
 
-    def _audio_losses(
+    def _by_sound(
         self,
-        decoder: Decoder,
-        controls: SynthesisControls,
+        leaves: Sequence[Tensor],
+        restored: SynthesisControls,
         batch: Batch,
+        conversions: Conversions,
         loop: TrainingLoop,
         scalars: dict[str, Tensor],
-    ) -> Tensor:
-        assert batch.audio is not None
-        assert batch.excitation is not None
-        num_samples = batch.audio.shape[1]
-        made = self._source_filter(batch.excitation[:, 0], batch.excitation[:, 1], controls)[:, :num_samples]
-        loss = self.config.audio_weight * spectral_distance(made, batch.audio)
-        scalars["audio"] = loss.detach()
-        converted = None
-        if self.config.conversion_weight and self._speaker is not None:
-            others = torch.roll(torch.arange(len(made), device=made.device), 1)
-            voice = batch.voice
-            wanted = Conditioning(voice.embedding[others], voice.prints[others], voice.condition, voice.bias)
-            shape, share, _ = decoder(batch.inputs, wanted)
-            other = to_controls(shape.float(), share.float(), batch.inputs, batch.inputs.loudness)
-            converted = self._source_filter(batch.excitation[:, 0], batch.excitation[:, 1], other)[:, :num_samples]
-            distance = speaker_distance(self._speaker, converted, wanted.embedding)
-            scalars["conversion"] = distance.detach()
-            loss = loss + self.config.conversion_weight * distance
-        if self.config.adversarial_weight:
-            critics = self.networks["critics"]
-            assert isinstance(critics, Critics)
-            fakes = made if converted is None else torch.cat([made, converted])
-            loop.update("critics", critics.own_loss(batch.audio, fakes.detach()))
-            adversarial = critics.maker_loss(batch.audio, made, fakes)
-            scalars["adversarial"] = adversarial.detach()
-            loss = loss + self.config.adversarial_weight * adversarial
-        return loss
+    ) -> Sequence[Tensor]:
+        """Gradients of what the listeners say, with respect to the decoder's outputs."""
+        assert self._listeners is not None
+        count = len(batch.envelope)
+        inputs = conversions.inputs
+        shape = protect(leaves[0][count:], batch.source_shape, inputs.f0_hz, DEFAULT_CONSONANTS)
+        converted = to_controls(shape, leaves[1][count:], inputs, inputs.loudness)
+        pulses = torch.cat([batch.pulses, conversions.pulses])
+        audio = self._source_filter(pulses, torch.randn_like(pulses), _joined(restored, converted))
+        made = audio[:, : batch.audio.shape[1]]
+        heard = made.detach().requires_grad_(True)
+        bandwidth = batch.bandwidth_hz
+        limits = torch.cat([bandwidth, bandwidth])
+        fakes, real = limited(heard, limits), limited(batch.audio, bandwidth)
+        critics = self.networks["critics"]
+        assert isinstance(critics, Critics)
+        first = int(torch.randint(max(1, real.shape[1] - _CRITIC_SAMPLES), ()))
+        part = slice(first, first + _CRITIC_SAMPLES)
+        with loop.autocast():
+            doubt = own_loss(critics(real[:, part]), critics(fakes[:, part].detach()))
+        loop.update("critics", doubt)
+        with loop.autocast():
+            with torch.no_grad():
+                theirs = critics(real[:, part])
+            ours = critics(fakes[:, part])
+            losses = {
+                "spectra": spectral_distance(fakes[:count].float(), real),
+                "likeness": likeness(theirs, ours),
+                "deceived": deceived(ours),
+            }
+        low = torchaudio.functional.resample(heard[count:], SAMPLE_RATE, 16000)
+        losses |= self._listeners.hear(heard[count:], low, conversions)
+        shares = self.config.sound_shares
+        parts = {}
+        for name, loss in losses.items():
+            scalars[name] = loss.detach()
+            if shares.get(name):
+                parts[name] = (shares[name], torch.autograd.grad(loss, [heard], retain_graph=True))
+        scalars["doubt"] = doubt.detach()
+        return torch.autograd.grad([made], leaves, grad_outputs=self._in_sound.total(parts))
 
     @torch.inference_mode()
     def validate(self, averaged: Mapping[str, nn.Module]) -> dict[str, float]:
@@ -218,13 +304,35 @@ class DecoderTask(Task):
         assert isinstance(decoder, Decoder)
         rng = np.random.default_rng(0)
         envelopes, spectra = [], []
-        for _ in range(4):
-            batch = self._dev.draw(rng, 16, with_spectrum=True, with_audio=False).to(self._torch_device)
+        figures: dict[str, list[float]] = defaultdict(list)
+        for _ in range(6):
+            plan = self._dev.plan(rng, 16)
+            batch = self._dev.gather(plan)
             shape, share, _ = decoder(batch.inputs, batch.voice)
             envelope, spectrum = self._loss(to_controls(shape, share, batch.inputs, batch.inputs.loudness), batch)
-            envelopes.append(float(envelope))
-            spectra.append(float(spectrum))
-        return {"envelope": float(np.mean(envelopes)), "spectrum": float(np.mean(spectra))}
+            figures["envelope"].append(float(envelope))
+            figures["spectrum"].append(float(spectrum))
+            if self._listeners is not None:
+                for name, values in self._likeness(decoder, plan, batch, self._listeners).items():
+                    figures[name] += values
+        return {name: float(np.mean(values)) for name, values in figures.items()}
+
+    def _likeness(
+        self, decoder: Decoder, plan: Plan, batch: Batch, listeners: Listeners
+    ) -> dict[str, list[float]]:
+        """GE2E cosines of conversions to targets and sources, and how often the target is nearer."""
+        wanted = self._dev.conversions(plan, batch)
+        shape, share, _ = decoder(wanted.inputs, wanted.voice)
+        shape = protect(shape, batch.source_shape, wanted.inputs.f0_hz, DEFAULT_CONSONANTS)
+        controls = to_controls(shape, share, wanted.inputs, wanted.inputs.loudness)
+        audio = self._source_filter(wanted.pulses, torch.randn_like(wanted.pulses), controls)
+        low = torchaudio.functional.resample(audio, SAMPLE_RATE, 16000)
+        embedding = listeners.teacher(low[:, :_TEACHER_SAMPLES])
+        other = (wanted.teachers * wanted.source_teachers).sum(-1) < 0.999  # a speaker is no target for himself
+        to_target = (embedding * wanted.teachers).sum(-1)[other].tolist()
+        to_source = (embedding * wanted.source_teachers).sum(-1)[other].tolist()
+        closer = [float(a > b) for a, b in zip(to_target, to_source, strict=True)]
+        return {"to_target": to_target, "to_source": to_source, "closer": closer}
 
     def publish(self, averaged: Mapping[str, nn.Module], step: int, figures: Mapping[str, float]) -> None:
         """Write the decoder and the print model to the program's models."""
@@ -257,12 +365,12 @@ class UtteranceReader:
         frames = self._frames.frames(utterance)
         key = utterance.key
 
-        def posteriors() -> FloatArray:
+        def posteriors() -> npt.NDArray[np.float16]:
             samples = self._frames.samples(utterance)
             decimated = Decimator().push(np.pad(samples, (0, DECIMATOR_LATENCY_SAMPLES)))
             with torch.inference_mode():
                 found = self._content(self._analyse(torch.from_numpy(decimated)[None]))[0].exp()
-            return found.T.numpy()
+            return found.T.half().numpy()
 
         def embedding() -> FloatArray:
             return embed_levels(load_speaker(), torch.from_numpy(active_levels(frames.raw.astype(np.float32)))).numpy()
@@ -273,9 +381,30 @@ class UtteranceReader:
             frames.f0_hz,
             np.asarray(self._posteriors.get(key, posteriors), np.float32),
             np.asarray(self._embeddings.get(key, embedding), np.float32),
+            self._frames.teacher_embedding(utterance),
             utterance.bandwidth_hz,
             self._frames.stored_samples(utterance),
         )
+
+
+def read_all(utterances: Sequence[Utterance], cache: Path, workers: int) -> list[TrainingUtterance]:
+    """Read many recordings in `workers` processes."""
+    parts = [utterances[start : start + 20] for start in range(0, len(utterances), 20)]
+    with ProcessPoolExecutor(max(workers, 1)) as pool:
+        read = [each for part in pool.map(_read_part, parts, [cache] * len(parts)) for each in part]
+    frames = FrameCache(cache)
+    return [replace(each, samples=frames.stored_samples(u)) for each, u in zip(read, utterances, strict=True)]
+
+
+_reader: UtteranceReader | None = None  # one a process
+
+
+def _read_part(utterances: Sequence[Utterance], cache: Path) -> list[TrainingUtterance]:
+    global _reader
+    torch.set_num_threads(1)
+    _reader = _reader or UtteranceReader(cache)
+    nothing = np.zeros(0, np.int16)  # the samples stay in their files
+    return [replace(_reader.read(utterance), samples=nothing) for utterance in utterances]
 
 
 def build_task(
@@ -284,8 +413,16 @@ def build_task(
     config: DecoderConfig,
     *,
     torch_device: str = "cpu",
+    listeners: Listeners | None = None,
 ) -> DecoderTask:
     """Fit the print model and set up the network.
+
+    Args:
+        train: What to learn from.
+        dev: What to measure on.
+        config: Settings.
+        torch_device: Where to train.
+        listeners: For training by sound.
 
     Raises:
         TrainingError: There is nothing to learn from.
@@ -296,9 +433,24 @@ def build_task(
     decoder = Decoder(DecoderShape(len(PHONES), config.width, config.dilations))
     if config.start_from_published:
         decoder.load_state_dict(load_decoder().decoder.state_dict())
-    model = DecoderModel(decoder, prints)
-    learnt, measured = Excerpts(train, prints, config.frames), Excerpts(dev, prints, config.frames)
-    return DecoderTask(learnt, measured, model, config, torch_device=torch_device)
+    learnt, measured = (
+        Excerpts(part, prints, config.frames, torch_device=torch_device, workers=config.workers)
+        for part in (train, dev)
+    )
+    return DecoderTask(
+        learnt,
+        measured,
+        DecoderModel(decoder, prints),
+        config,
+        listeners=listeners.to(torch_device) if listeners else None,
+    )
+
+
+def _joined(first: Parts, second: Parts) -> Parts:
+    """Two dataclasses of tensors as one, rows of the second after the first's."""
+    return type(first)(
+        **{each.name: torch.cat([getattr(first, each.name), getattr(second, each.name)]) for each in fields(first)}
+    )
 
 
 def run(
@@ -325,10 +477,10 @@ def run(
     chosen = choose(read_manifest(corpus, "train"), config.seconds_per_speaker, default_s=config.default_seconds)
     measured = read_manifest(corpus, "dev")[::3]
     FrameCache(cache).prepare([*chosen, *measured], config.workers)
-    reader = UtteranceReader(cache)
-    train, dev = [reader.read(utterance) for utterance in chosen], [reader.read(utterance) for utterance in measured]
+    train, dev = read_all(chosen, cache, config.workers), read_all(measured, cache, config.workers)
     hours = sum(len(utterance.f0_hz) for utterance in train) / 360000
     _log.info("%d recordings, %.2f h, print models of them", len(train), hours)
     torch.manual_seed(loop_config.seed)
-    task = build_task(train, dev, config, torch_device=torch_device)
+    listeners = Listeners().requires_grad_(False) if config.sound_from_step is not None else None
+    task = build_task(train, dev, config, torch_device=torch_device, listeners=listeners)
     TrainingLoop(task, loop_config, run_folder, resume=resume).run(until=until, deadline=deadline)

@@ -6,20 +6,24 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+import soxr
 
 from engine.conversion.bands import HOP_LENGTH, NUM_SPEECH_BANDS, SAMPLE_RATE, WINDOW_LENGTH, band_levels
 from engine.signal.clip import AudioClip, FloatArray
 from engine.training.cache import ArrayCache, AudioCache
 from engine.training.manifest import Utterance
 
+if TYPE_CHECKING:
+    from engine.training.ge2e import Ge2e
+
 _log = logging.getLogger(__name__)
 
 MAX_SECONDS = 12.0  # of one utterance
 _TEACHER_SECONDS = 4.8  # three of the windows of 1.6 s that it was trained on
-_TEACHER_RATE = 16000
 
 
 @dataclass(frozen=True)
@@ -111,14 +115,15 @@ class FrameCache:
             for done, _ in enumerate(pool.map(_prepare_part, parts, [self.folder] * len(parts)), start=1):
                 _log.info("%d of %d parts analysed", done, len(parts))
 
-    def make(self, utterance: Utterance, teacher: "Teacher") -> None:
+    def make(self, utterance: Utterance, teacher: "Ge2e") -> None:
         """Analyse one utterance and store the result."""
         samples = self.samples(utterance)
         f0_hz, (envelope, raw) = analyse(samples)
         self._envelope.write(utterance.key, envelope.astype(np.float16))
         self._raw.write(utterance.key, raw[:, :NUM_SPEECH_BANDS].astype(np.float16))
         self._f0.write(utterance.key, f0_hz)
-        self._teacher.write(utterance.key, teacher.embed(samples))
+        excerpt = soxr.resample(samples[: int(_TEACHER_SECONDS * SAMPLE_RATE)], SAMPLE_RATE, 16000)
+        self._teacher.write(utterance.key, teacher.embed(excerpt))
 
 
 def analyse(samples: FloatArray) -> tuple[FloatArray, tuple[FloatArray, FloatArray]]:
@@ -133,33 +138,17 @@ def analyse(samples: FloatArray) -> tuple[FloatArray, tuple[FloatArray, FloatArr
     return f0_hz, band_levels(padded, f0_hz)
 
 
-class Teacher:
-    """Resemblyzer's GE2E speaker encoder; needed in training alone."""
-
-    def __init__(self) -> None:
-        from resemblyzer import VoiceEncoder
-
-        self._encoder = VoiceEncoder("cpu", verbose=False)
-
-    def embed(self, samples: FloatArray) -> FloatArray:
-        """[256] float32 of unit length, from the first seconds of a recording at 48 kHz."""
-        import soxr
-
-        excerpt = soxr.resample(samples[: int(_TEACHER_SECONDS * SAMPLE_RATE)], SAMPLE_RATE, _TEACHER_RATE)
-        peak = np.sqrt(np.mean(np.square(excerpt))) + 1e-6
-        excerpt = np.clip(excerpt * (0.0316 / peak), -1.0, 1.0)  # -30 dBFS, as its own preprocessing has it
-        return np.asarray(self._encoder.embed_utterance(excerpt, rate=0.625), np.float32)
-
-
-_teacher: Teacher | None = None  # one a process
+_teacher: "Ge2e | None" = None  # one a process
 
 
 def _prepare_part(utterances: Sequence[Utterance], folder: Path) -> None:
     global _teacher
     import torch
 
+    from engine.training.ge2e import Ge2e
+
     torch.set_num_threads(1)
-    _teacher = _teacher or Teacher()
+    _teacher = _teacher or Ge2e()
     cache = FrameCache(folder)
     for utterance in utterances:
         cache.make(utterance, _teacher)
