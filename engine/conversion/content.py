@@ -70,15 +70,16 @@ class ContentShape:
 class _Block(nn.Module):
     """Residual causal convolution of three taps, normalised and rectified before (He et al., ECCV 2016)."""
 
-    def __init__(self, channels: int, dilation: int) -> None:
+    def __init__(self, channels: int, dilation: int, dropout: float) -> None:
         super().__init__()
-        self.dilation = dilation
+        self.dilation, self.dropout = dilation, dropout
         self.norm = nn.BatchNorm1d(channels)
         self.conv = nn.Conv1d(channels, channels, 3)
 
     def forward(self, hidden: Tensor, past: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """Continue after `past` [B, D, 2 * step * dilation], what the convolution saw last; gives that anew, too."""
-        seen = torch.cat([past, nn.functional.relu(self.norm(hidden))], dim=-1)
+        activated = nn.functional.dropout(nn.functional.relu(self.norm(hidden)), self.dropout, self.training)
+        seen = torch.cat([past, activated], dim=-1)
         out = convolved(seen, self.conv, dilation=step * self.dilation)
         return hidden + out, seen[..., -past.shape[-1] :]
 
@@ -87,15 +88,19 @@ class ContentEncoder(nn.Module):
     """Log-mel [B, NUM_MELS, T] at 100 Hz to phone log-posteriors [B, len(PHONES), T] at 100 Hz.
 
     Output frame t depends on no input frame after t + lookahead_frames.
+
+    Args:
+        shape: Geometry.
+        dropout: Share of hidden values that training leaves out.
     """
 
-    def __init__(self, shape: ContentShape | None = None) -> None:
+    def __init__(self, shape: ContentShape | None = None, *, dropout: float = 0.0) -> None:
         super().__init__()
         self.shape = shape or ContentShape()
         self.lookahead_frames = self.shape.lookahead_frames
         taps = self.shape.past_frames + 1 + self.shape.lookahead_frames
         self.first = nn.Conv1d(NUM_MELS, self.shape.channels, taps)
-        self.blocks = nn.ModuleList(_Block(self.shape.channels, dilation) for dilation in self.shape.dilations)
+        self.blocks = nn.ModuleList(_Block(self.shape.channels, dilation, dropout) for dilation in self.shape.dilations)
         self.last_norm = nn.BatchNorm1d(self.shape.channels)
         self.last = nn.Conv1d(self.shape.channels, len(PHONES), 1)
 

@@ -38,6 +38,7 @@ class ContentConfig:
         crop_frames: Length of an example, frames of 10 ms.
         learning_rate: Of AdamW, on the plateau.
         weight_decay: Of AdamW.
+        dropout: Share of hidden values left out.
         noise_only_share: Share of examples that are nothing but noise, to be called silence.
         sung_share: Share of examples whose vowels are held two to six times as long.
         tempo: Greatest change of pace, up or down.
@@ -49,6 +50,7 @@ class ContentConfig:
     crop_frames: int = 300
     learning_rate: float = 2e-3
     weight_decay: float = 0.01
+    dropout: float = 0.0
     noise_only_share: float = 0.03
     sung_share: float = 0.1
     tempo: float = 1.15
@@ -148,7 +150,7 @@ class ContentTask(Task):
         self._torch_device = torch_device
         # All frames lie on the device and are picked there, so no data loader can keep a GPU waiting.
         self._frames = torch.from_numpy(train.frames).to(torch_device)
-        encoder = ContentEncoder(shape).to(torch_device)
+        encoder = ContentEncoder(shape, dropout=config.dropout).to(torch_device)
         self.networks = {"encoder": encoder}
         self.optimizers = {
             "encoder": torch.optim.AdamW(

@@ -89,13 +89,14 @@ class Critics(nn.Module):
         return found
 
 
-
 Judgement = list[tuple[Tensor, list[Tensor]]]
 
 
 def own_loss(real: Judgement, made: Judgement) -> Tensor:
     """What the discriminators minimise: 1 for recordings, 0 for what was made."""
-    losses = [(1.0 - good).square().mean() + bad.square().mean() for (good, _), (bad, _) in zip(real, made, strict=True)]
+    losses = [
+        (1.0 - good).square().mean() + bad.square().mean() for (good, _), (bad, _) in zip(real, made, strict=True)
+    ]
     return torch.stack(losses).mean()
 
 
@@ -107,7 +108,9 @@ def deceived(made: Judgement) -> Tensor:
 def likeness(real: Judgement, made: Judgement) -> Tensor:
     """Distance of hidden maps, whose first rows are of the same excerpts (Larsen et al., ICML 2016)."""
     pairs = zip(real, made, strict=True)
-    apart = [(b[: len(a)] - a).abs().mean() for (_, theirs), (_, ours) in pairs for a, b in zip(theirs, ours, strict=True)]
+    apart = [
+        (b[: len(a)] - a).abs().mean() for (_, theirs), (_, ours) in pairs for a, b in zip(theirs, ours, strict=True)
+    ]
     return torch.stack(apart).mean()
 
 

@@ -127,13 +127,11 @@ class FrameLoss(nn.Module):
         super().__init__()
         self.register_buffer("_to_bins", torch.from_numpy(interpolation_matrix(SPECTRUM_BINS)), persistent=False)
 
-    def forward(self, controls: SynthesisControls, batch: Batch) -> tuple[Tensor, Tensor | None]:
+    def forward(self, controls: SynthesisControls, batch: Batch) -> tuple[Tensor, Tensor]:
         """L1 on band levels, and the Itakura-Saito divergence of spectra."""
         levels = torch.logaddexp(controls.harmonic, controls.noise)
         envelope = ((levels - batch.envelope).abs() * batch.weight).sum() / (batch.weight.sum() + 1.0)
-        if batch.power is None or batch.pulses is None:
-            return envelope, None
-        harmonic = torch.exp((controls.harmonic @ self._to_bins).clamp(min=-40.0)) * batch.pulses
+        harmonic = torch.exp((controls.harmonic @ self._to_bins).clamp(min=-40.0)) * batch.pulse_power
         expected = harmonic + torch.exp((controls.noise @ self._to_bins).clamp(min=-40.0))
         ratio = torch.log(batch.power + 1e-12) - torch.log(expected + 1e-12)
         bounded = ratio.clamp(max=3.0)
@@ -164,9 +162,9 @@ class Listeners(nn.Module):
         to_source = (embedding * wanted.source_teachers).sum(-1)
         margin = torch.relu(to_source - to_target + _MARGIN)
         log_posteriors = self.content.strided(self.analyse(low))
-        phones = wanted.inputs.posteriors[:, :: CONTENT_STRIDE].transpose(1, 2)
+        phones = wanted.inputs.posteriors[:, ::CONTENT_STRIDE].transpose(1, 2)
         count = min(phones.shape[2], log_posteriors.shape[2])
-        active = torch.sigmoid(wanted.inputs.relative_loudness[:, :: CONTENT_STRIDE][:, :count] + 6.0)
+        active = torch.sigmoid(wanted.inputs.relative_loudness[:, ::CONTENT_STRIDE][:, :count] + 6.0)
         missed = -(phones[..., :count] * log_posteriors[..., :count]).sum(1)
         return {
             "ge2e": (1.0 - to_target + 0.5 * margin).mean(),
@@ -303,7 +301,6 @@ class DecoderTask(Task):
         decoder = averaged["decoder"]
         assert isinstance(decoder, Decoder)
         rng = np.random.default_rng(0)
-        envelopes, spectra = [], []
         figures: dict[str, list[float]] = defaultdict(list)
         for _ in range(6):
             plan = self._dev.plan(rng, 16)
@@ -315,11 +312,9 @@ class DecoderTask(Task):
             if self._listeners is not None:
                 for name, values in self._likeness(decoder, plan, batch, self._listeners).items():
                     figures[name] += values
-        return {name: float(np.mean(values)) for name, values in figures.items()}
+        return {name: float(np.mean(values)) for name, values in figures.items() if values}
 
-    def _likeness(
-        self, decoder: Decoder, plan: Plan, batch: Batch, listeners: Listeners
-    ) -> dict[str, list[float]]:
+    def _likeness(self, decoder: Decoder, plan: Plan, batch: Batch, listeners: Listeners) -> dict[str, list[float]]:
         """GE2E cosines of conversions to targets and sources, and how often the target is nearer."""
         wanted = self._dev.conversions(plan, batch)
         shape, share, _ = decoder(wanted.inputs, wanted.voice)

@@ -4,7 +4,6 @@ Everything lies on the torch device from the start; a batch is drawn as a `Plan`
 that no data loader can keep a GPU waiting.
 """
 
-from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -324,9 +323,7 @@ class Excerpts:
         ratio = torch.where(torch.isfinite(ratio) & ~plan.keeps_key.to(ratio.device), ratio, 1.0)
         f0_hz = given.f0_hz * ratio[:, None]
         f0_hz = torch.where(f0_hz > 0, f0_hz.clamp(55.0, 900.0), f0_hz)
-        deviation = self._deviation(
-            plan, utterance, batch.envelope, given.loudness, given.posteriors, given.f0_hz
-        )
+        deviation = self._deviation(plan, utterance, batch.envelope, given.loudness, given.posteriors, given.f0_hz)
         distance = self._tables.formant_distance(self._own_prints[utterance].float(), voice.prints)
         deviation = self._tables.moved(self._tables.smoothed(deviation), distance)
         deviation = deviation * plan.conversion_weight.to(ratio.device)[:, None, None]
@@ -450,7 +447,7 @@ def _speaker_means(vectors: FloatArray, speaker: npt.NDArray[np.integer]) -> Flo
 def _prints_of(
     utterances: Sequence[TrainingUtterance], speaker: npt.NDArray[np.integer], model: PrintModel, workers: int
 ) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.float16], FloatArray]:
-    """Own prints [U, 2, P, 72]; of the speaker's other recordings, prints [U, 4, 2, P, 72] and embeddings [U, 4, 256]."""
+    """Own prints [U, 2, P, 72]; of the speaker elsewhere prints [U, 4, 2, P, 72] and embeddings [U, 4, 256]."""
     members = [np.flatnonzero(speaker == index) for index in range(int(speaker.max()) + 1)]
     parts = np.array_split(np.arange(len(utterances)), max(1, min(8 * workers, len(utterances))))
     job = _PrintJob(utterances, speaker, members, model)

@@ -47,9 +47,14 @@ class Ge2e(nn.Module):
         """[B, N] at 16 kHz, N some 25,600, to [B, 256] of unit length; loudness does not matter."""
         level = samples.square().mean(dim=1, keepdim=True).sqrt()
         spectra = torch.stft(
-            samples * (_LEVEL / (level + 1e-6)), _FFT, _HOP, window=self.window, pad_mode="constant", return_complex=True
+            samples * (_LEVEL / (level + 1e-6)),
+            _FFT,
+            _HOP,
+            window=self.window,
+            pad_mode="constant",
+            return_complex=True,
         )
-        _, (hidden, _) = self.lstm((spectra.abs().square().transpose(1, 2) @ self.filters))
+        _, (hidden, _) = self.lstm(spectra.abs().square().transpose(1, 2) @ self.filters)
         return nn.functional.normalize(torch.relu(self.linear(hidden[-1])), dim=1)
 
     @torch.inference_mode()

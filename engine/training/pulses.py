@@ -22,7 +22,7 @@ def pulse_trains(f0_hz: Tensor) -> Tensor:
     first = torch.where(first > 0, first, last)
     last = torch.where(last > 0, last, first)
     ramp = torch.arange(1, HOP_LENGTH + 1, device=f0_hz.device, dtype=torch.float64) / HOP_LENGTH
-    # F0 runs linearly inside a hop; its integral crosses an integer at every pulse. An unvoiced hop starts the count anew.
+    # F0 runs linearly inside a hop; its integral crosses an integer at every pulse. Unvoiced hops begin anew.
     gained = (first + last) / 2 * (HOP_LENGTH / SAMPLE_RATE)
     total = torch.cumsum(gained, dim=1)
     reset = torch.where(voiced, torch.full_like(total, -1.0), total)
