@@ -218,7 +218,7 @@ def formant_distance(source: FloatArray, wanted: FloatArray) -> float:
     """
     basis = formant_basis()
 
-    def shape(levels: FloatArray) -> FloatArray:
+    def shape(levels: FloatArray) -> npt.NDArray[np.floating]:
         speech = levels[..., :NUM_SPEECH_BANDS]
         return speech - speech @ basis @ basis.T
 
@@ -230,4 +230,5 @@ def formant_distance(source: FloatArray, wanted: FloatArray) -> float:
 def formant_basis() -> npt.NDArray[np.float64]:
     """[NUM_SPEECH_BANDS, 3] orthonormal: the level and the slowest curves along the bands, which tell of no formant."""
     smooth = np.cos(np.pi * np.arange(3)[:, None] * (np.arange(NUM_SPEECH_BANDS) + 0.5) / NUM_SPEECH_BANDS)
-    return np.linalg.qr(smooth.T)[0]
+    basis: npt.NDArray[np.float64] = np.linalg.qr(smooth.T)[0]
+    return basis

@@ -225,7 +225,7 @@ class DecoderTask(Task):
         assert isinstance(decoder, Decoder)
         conversions = None
         inputs, voice = batch.inputs, batch.voice
-        if self._listeners is not None and loop.step >= self.config.sound_from_step:
+        if self._listeners is not None and loop.step >= (self.config.sound_from_step or 0):
             conversions = self._train.conversions(plan, batch)
             inputs, voice = _joined(inputs, conversions.inputs), _joined(voice, conversions.voice)
         with loop.autocast():
@@ -238,7 +238,9 @@ class DecoderTask(Task):
         by_frames = torch.autograd.grad(
             envelope + self.config.spectrum_weight * spectrum, leaves, retain_graph=conversions is not None
         )
-        parts = {"frames": (self.config.frame_share if conversions else 1.0, by_frames)}
+        parts: dict[str, tuple[float, Sequence[Tensor]]] = {
+            "frames": (self.config.frame_share if conversions else 1.0, by_frames)
+        }
         if conversions is not None:
             by_sound = self._by_sound(leaves, restored, batch, conversions, loop, scalars)
             parts["sound"] = (1.0 - self.config.frame_share, by_sound)

@@ -467,7 +467,7 @@ def _prints_of(
 class _PrintJob:
     utterances: Sequence[TrainingUtterance]
     speaker: npt.NDArray[np.integer]
-    members: list[npt.NDArray[np.integer]]
+    members: Sequence[npt.NDArray[np.integer]]
     model: PrintModel
 
     def __call__(
