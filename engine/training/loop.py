@@ -48,6 +48,7 @@ class LoopConfig:
         warmup_steps: Steps over which learning rates rise from zero.
         decay_share: Last share of the run over which they fall to zero (linear); in between they stay. Changing
             `steps` of a resumed run before its decay began loses nothing.
+        decay_by_clock: Let the fall take the last share of the time to the deadline instead, where there is one.
         ema_decay: Averaging of the weights that are validated and published; it starts short and grows to this.
         gradient_norm: Gradients of one update are clipped to this norm.
         log_every: Steps between log lines.
@@ -62,6 +63,7 @@ class LoopConfig:
     seed: int = 0
     warmup_steps: int = 100
     decay_share: float = 0.3
+    decay_by_clock: bool = False
     ema_decay: float = 0.998
     gradient_norm: float = 5.0
     log_every: int = 20
@@ -135,6 +137,7 @@ class TrainingLoop:
     def __init__(self, task: Task, config: LoopConfig, run_folder: Path, *, resume: bool) -> None:
         self.task, self.config, self.run_folder = task, config, run_folder
         self.step = 0
+        self._clock: tuple[float, float] | None = None
         self.rank = distributed.get_rank() if distributed.is_initialized() else 0
         self.torch_device = next(next(iter(task.networks.values())).parameters()).device
         self._base_rates = {
@@ -163,10 +166,13 @@ class TrainingLoop:
         end = min(until or self.config.steps, self.config.steps)
         if self.config.num_threads:
             torch.set_num_threads(self.config.num_threads)
+        if self.config.decay_by_clock and distributed.is_initialized():
+            raise TrainingError("Processes of a group cannot decay by the clock.", hint="Set loop.steps instead.")
         figures: dict[str, float] = {}
         if self.step >= end:
             return self._validate()
         started, start_step = time.monotonic(), self.step
+        self._clock = None if deadline is None else (started, deadline)
         with _log_writer(self.run_folder, self.rank, self.step) as writer, self._batches(end) as batches:
             for batch in batches:
                 scalars = self._one_step(batch)
@@ -203,10 +209,18 @@ class TrainingLoop:
             for gradient, part in zip(gradients, parts, strict=True):
                 gradient.copy_(part.view_as(gradient))
         nn.utils.clip_grad_norm_(parameters, self.config.gradient_norm)
-        scale = self.config.learning_rate_scale(self.step)
+        scale = self._learning_rate_scale()
         for group, rate in zip(optimizer.param_groups, self._base_rates[name], strict=True):
             group["lr"] = rate * scale
         optimizer.step()
+
+    def _learning_rate_scale(self) -> float:
+        if not self.config.decay_by_clock or self._clock is None:
+            return self.config.learning_rate_scale(self.step)
+        started, deadline = self._clock
+        fall = self.config.decay_share * (deadline - started)
+        left = min(1.0, (deadline - time.monotonic()) / fall) if fall > 0 else 1.0
+        return min(1.0, (self.step + 1) / max(self.config.warmup_steps, 1)) * max(0.0, left)
 
     def autocast(self) -> AbstractContextManager[object]:
         """Mixed precision for the forward pass and the loss: bfloat16 on CUDA if `amp` is set, else nothing."""

@@ -198,6 +198,23 @@ def test_a_run_is_not_overwritten_nor_resumed_into_another_network(tmp_path):
         TrainingLoop(other, config, tmp_path, resume=True)
 
 
+def test_the_learning_rate_falls_by_the_clock(tmp_path):
+    task = Line()
+    config = LoopConfig(steps=10**6, warmup_steps=1, decay_share=1.0, decay_by_clock=True, validate_every=10**6)
+    rates = []
+    step = task.step
+
+    def watched(batch, loop):
+        scalars = step(batch, loop)
+        rates.extend(group["lr"] for optimizer in task.optimizers.values() for group in optimizer.param_groups)
+        return scalars
+
+    task.step = watched
+    TrainingLoop(task, config, tmp_path / "run", resume=False).run(deadline=time.monotonic() + 0.5)
+    assert all(later <= earlier for earlier, later in zip(rates[:-1], rates[1:], strict=True))
+    assert rates[-1] < 0.1 * rates[0]
+
+
 def test_the_learning_rate_rises_stays_and_falls():
     config = LoopConfig(steps=100, warmup_steps=10, decay_share=0.5)
     scales = [config.learning_rate_scale(step) for step in (0, 9, 40, 75, 99)]
