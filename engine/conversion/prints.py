@@ -8,9 +8,11 @@ lacks are filled in by eigenvoices: the directions in which whole sets of prints
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from engine.conversion.bands import BAND_CENTRES_HZ, NUM_BANDS, NUM_SPEECH_BANDS, loudness, shifted
 from engine.signal.clip import FloatArray
@@ -47,6 +49,18 @@ class PrintModel:
     def num_phones(self) -> int:
         """P."""
         return int(self.mean.shape[1])
+
+    @cached_property
+    def whitened(self) -> torch.Tensor:
+        """[K, 2, P, NUM_SPEECH_BANDS] float64: the directions over the square root of the scatter."""
+        # Products of this size are torch's: NumPy's library shares them among threads, and live conversion, of which
+        # this is a part, would wait for those on a busy machine.
+        return torch.from_numpy(self.directions.astype(np.float64) / np.sqrt(self.scatter.astype(np.float64)))
+
+    @cached_property
+    def whitened_by_phone(self) -> torch.Tensor:
+        """[2, P, K * NUM_SPEECH_BANDS] float64: the same, in another order."""
+        return self.whitened.permute(1, 2, 0, 3).flatten(2).contiguous()
 
 
 class PrintStatistics:
@@ -117,26 +131,35 @@ def estimate_prints(statistics: PrintStatistics, model: PrintModel) -> FloatArra
     mean = model.mean.astype(np.float64)
     missed = _unexplained(statistics, mean)
     change = _by_eigenvoices(statistics.gram[0], missed, model)
+    prior = _PRIOR_FRAMES * np.eye(model.num_phones)
     step = np.zeros((2, 1, 1))  # how far the voice lies from the prediction where its recordings end
-    for group, bands in enumerate(_GROUPS):
-        gram = statistics.gram[group]
+    for gram, bands in _alike(statistics):
         if gram.sum() < 1.0:
             change[:, :, bands] += step
             continue
         predicted = change[:, :, bands].copy()
-        system = gram + _PRIOR_FRAMES * np.eye(model.num_phones)
-        change[:, :, bands] = np.linalg.solve(system, missed[:, :, bands] + _PRIOR_FRAMES * predicted)
+        change[:, :, bands] = np.linalg.solve(gram + prior, missed[:, :, bands] + _PRIOR_FRAMES * predicted)
         counts = gram.sum(axis=2, keepdims=True)
         beyond = ((change[:, :, bands] - predicted)[:, :, -_EDGE_BANDS:] * counts).sum(axis=1, keepdims=True)
         step = (beyond / (counts.sum(axis=1, keepdims=True) + 1.0)).mean(axis=2, keepdims=True)
     return (mean + change).astype(np.float32)
 
 
+def _alike(statistics: PrintStatistics) -> list[tuple[npt.NDArray[np.floating], slice]]:
+    """Sums of products, [2, P, P], and the bands they are of; neighbouring groups with equal ones are put together."""
+    found: list[tuple[npt.NDArray[np.floating], slice]] = []
+    for gram, bands in zip(statistics.gram, _GROUPS, strict=True):
+        if found and np.array_equal(gram, found[-1][0]):
+            bands = slice(found.pop()[1].start, bands.stop)
+        found.append((gram, bands))
+    return found
+
+
 def _unexplained(statistics: PrintStatistics, prints: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """[2, P, 72] sums of what the prints leave of the levels, weighted by posteriors."""
     missed = np.array(statistics.sums, np.float64)
-    for group, bands in enumerate(_GROUPS):
-        missed[:, :, bands] -= statistics.gram[group] @ prints[:, :, bands]
+    for gram, bands in _alike(statistics):
+        missed[:, :, bands] -= gram @ prints[:, :, bands]
     return missed
 
 
@@ -149,13 +172,14 @@ def _by_eigenvoices(
         return change
     # Neighbouring bands and frames are far from independent, so the evidence is scaled down before it counts.
     evidence = 1.0 / (_COORDINATE_FRAMES * NUM_SPEECH_BANDS / 8)
-    directions = model.directions.astype(np.float64)
-    flat = directions.reshape(len(directions), -1)
-    weighted = ((gram @ directions) / model.scatter).reshape(len(directions), -1)
-    system = evidence * flat @ weighted.T + np.eye(len(flat))
-    target = evidence * flat @ (missed[:, :, :NUM_SPEECH_BANDS] / model.scatter).reshape(-1)
-    found = np.linalg.solve(system, target) @ flat
-    change[:, :, :NUM_SPEECH_BANDS] = found.reshape(directions.shape[1:])
+    flat = model.whitened.flatten(1)
+    weighted = torch.from_numpy(np.asarray(gram, np.float64)) @ model.whitened_by_phone
+    weighted = weighted.unflatten(2, (len(flat), -1)).permute(2, 0, 1, 3).flatten(1)
+    system = evidence * (flat @ weighted.T).numpy() + np.eye(len(flat))
+    scale = np.sqrt(model.scatter.astype(np.float64))
+    target = evidence * (flat @ torch.from_numpy((missed[:, :, :NUM_SPEECH_BANDS] / scale).reshape(-1))).numpy()
+    found = torch.from_numpy(np.linalg.solve(system, target)) @ flat
+    change[:, :, :NUM_SPEECH_BANDS] = found.numpy().reshape(model.directions.shape[1:]) * scale
     edge = change[:, :, NUM_SPEECH_BANDS - _EDGE_BANDS : NUM_SPEECH_BANDS]
     change[:, :, NUM_SPEECH_BANDS:] = edge.mean(axis=2, keepdims=True)
     return change
@@ -216,15 +240,10 @@ def formant_distance(source: FloatArray, wanted: FloatArray) -> float:
         source: [2, P, 72] prints.
         wanted: [2, P, 72] prints.
     """
-    basis = formant_basis()
-
-    def shape(levels: FloatArray) -> npt.NDArray[np.floating]:
-        speech = levels[..., :NUM_SPEECH_BANDS]
-        return speech - speech @ basis @ basis.T
-
-    target = shape(wanted[1, 1:])[:, 3:]
-    errors = [np.square(shape(shifted(source[1, 1:], float(step)))[:, 3:] - target).mean() for step in FORMANT_STEPS]
-    return float(FORMANT_STEPS[int(np.argmin(np.array(errors) + 0.002 * np.square(FORMANT_STEPS)))])
+    moved = (torch.from_numpy(source[1, 1:]) @ _MOVED_SHAPES).unflatten(1, (len(FORMANT_STEPS), -1))
+    target = torch.from_numpy(np.ascontiguousarray(wanted[1, 1:, :NUM_SPEECH_BANDS])) @ _SHAPE
+    errors = (moved - target[:, None]).square().mean(dim=(0, 2)).numpy()
+    return float(FORMANT_STEPS[int(np.argmin(errors + 0.002 * np.square(FORMANT_STEPS)))])
 
 
 def formant_basis() -> npt.NDArray[np.float64]:
@@ -232,3 +251,20 @@ def formant_basis() -> npt.NDArray[np.float64]:
     smooth = np.cos(np.pi * np.arange(3)[:, None] * (np.arange(NUM_SPEECH_BANDS) + 0.5) / NUM_SPEECH_BANDS)
     basis: npt.NDArray[np.float64] = np.linalg.qr(smooth.T)[0]
     return basis
+
+
+def _shape_matrix() -> npt.NDArray[np.float64]:
+    """[NUM_SPEECH_BANDS, NUM_SPEECH_BANDS - 3]: takes the basis away, and leaves the lowest bands out."""
+    basis = formant_basis()
+    return np.asarray((np.eye(NUM_SPEECH_BANDS) - basis @ basis.T)[:, 3:])
+
+
+def _moved_shapes() -> npt.NDArray[np.float64]:
+    """[72, steps * (NUM_SPEECH_BANDS - 3)]: the shape of prints moved by each of FORMANT_STEPS."""
+    identity = np.eye(NUM_BANDS, dtype=np.float32)
+    moved = [shifted(identity, float(step))[:, :NUM_SPEECH_BANDS] for step in FORMANT_STEPS]
+    return np.concatenate([levels @ _shape_matrix() for levels in moved], axis=1)
+
+
+_SHAPE = torch.from_numpy(_shape_matrix().astype(np.float32))
+_MOVED_SHAPES = torch.from_numpy(_moved_shapes().astype(np.float32))
