@@ -13,6 +13,7 @@ from torch import nn
 
 from engine.conversion.bands import BAND_CENTRES_HZ, NUM_BANDS, NUM_SPEECH_BANDS
 from engine.conversion.synthesis import SynthesisControls
+from engine.signal.clip import FloatArray
 
 EMBEDDING_SIZE = 256
 CONDITION_SIZE = 24
@@ -170,6 +171,90 @@ class Decoder(nn.Module):
         return shape, share + voice.bias[:, None, 1], states
 
 
+class DecoderStream:
+    """The decoder over frames as they come.
+
+    It computes what `Decoder.forward` does, with few and plain calls: live conversion brings one or two frames at a
+    time, when calling costs more than computing. Frames are rows, and a voice is worked into the weights beforehand.
+
+    Args:
+        decoder: Its weights are shared; they must not change while streams use them.
+    """
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+        weight, num_phones = decoder.enter.weight.detach(), decoder.shape.num_phones
+        parts = weight.split([num_phones, NUM_BANDS, NUM_SPEECH_BANDS, CONDITION_SIZE, 4], dim=1)
+        self._of_condition = parts[3]
+        self._enter = torch.cat([parts[0], parts[1] / 3.0, parts[2] / 2.0, parts[4]], dim=1)
+        self._extension = extended(torch.eye(NUM_SPEECH_BANDS, device=weight.device))
+        self._blocks = [block for block in decoder.blocks if isinstance(block, _Block)]
+        self._taps = [block.depthwise.weight.detach()[:, 0].T.contiguous() for block in self._blocks]
+        self._states = [weight.new_zeros(block.history, decoder.shape.width) for block in self._blocks]
+        self._voice: Conditioning | None = None
+
+    def push(
+        self, posteriors: torch.Tensor, deviation: torch.Tensor, features: torch.Tensor, voice: Conditioning
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Predict the next frames.
+
+        Args:
+            posteriors: [T, P].
+            deviation: [T, NUM_SPEECH_BANDS].
+            features: [T, 4] of `frame_features`.
+            voice: A batch of one.
+
+        Returns:
+            The envelope's shape and the logit of the harmonic share, each [T, 72].
+        """
+        if voice is not self._voice:
+            self._adopt(voice)
+        found = posteriors @ self._prints
+        base = torch.where(features[:, :1] > 0, found[:, NUM_BANDS:], found[:, :NUM_BANDS])
+        base = torch.addmm(base, deviation, self._extension)
+        linear = nn.functional.linear
+        x = linear(torch.cat([posteriors, base, deviation, features], 1), self._enter, self._bias)
+        count, width = x.shape
+        for number, (block, taps) in enumerate(zip(self._blocks, self._taps, strict=True)):
+            joined = torch.cat([self._states[number], x])
+            self._states[number] = joined[count:]
+            step = block.depthwise.dilation[0] * width
+            mixed = (joined.as_strided((count, len(taps), width), (width, step, 1)) * taps).sum(1)
+            bias, norm, widen, narrow = block.depthwise.bias, block.norm, block.widen, block.narrow
+            assert bias is not None
+            mixed = nn.functional.layer_norm(mixed.add_(bias), norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+            wide = nn.functional.gelu(linear(mixed, widen.weight, widen.bias))
+            x = x + linear(wide, narrow.weight, narrow.bias)
+        norm, leave = self._decoder.norm, self._decoder.leave
+        x = nn.functional.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+        residual, share = linear(x, leave.weight, leave.bias).split(NUM_BANDS, 1)
+        residual = _RESIDUAL_LIMIT * torch.tanh(residual / _RESIDUAL_LIMIT)
+        return base + residual + voice.bias[0, 0], share + voice.bias[0, 1]
+
+    def _adopt(self, voice: Conditioning) -> None:
+        self._voice = voice
+        self._prints = torch.cat([voice.prints[0, 0], voice.prints[0, 1]], 1)
+        condition = self._decoder.project(voice.embedding) + voice.condition
+        self._bias = torch.addmv(self._decoder.enter.bias, self._of_condition, condition[0])
+
+
+def frame_features(f0_hz: FloatArray, loudness: FloatArray, relative_loudness: FloatArray) -> FloatArray:
+    """What the decoder reads of frames beside their spectra, [T, 4]: voicing, pitch, loudness twice.
+
+    Args:
+        f0_hz: [T] wanted F0, NaN or 0 where unvoiced.
+        loudness: [T], see `DecoderInputs`.
+        relative_loudness: [T].
+    """
+    features = np.empty((len(f0_hz), 4), np.float32)
+    voiced = f0_hz > 0
+    features[:, 0] = voiced
+    features[:, 1] = np.log2(np.where(voiced, np.maximum(f0_hz, 40.0), 200.0) / 200.0)
+    features[:, 2] = np.clip(relative_loudness, -12.0, 6.0) / 4.0
+    features[:, 3] = np.clip((loudness + 14.0) / 4.0, -1.0, 1.0)
+    return features
+
+
 def extended(deviation: torch.Tensor) -> torch.Tensor:
     """Speech bands to all bands, [..., 44] to [..., 72]: above, the mean of the highest four goes on, halved."""
     top = deviation[..., -4:].mean(dim=-1, keepdim=True) / 2
@@ -193,8 +278,14 @@ def to_controls(
         inputs: Where `f0_hz` is 0 all is noise.
         loudness: [B, T] what the frames' loudness becomes.
     """
-    levels = shape + (loudness - tensor_loudness(shape)).unsqueeze(-1)
-    voiced = (inputs.f0_hz > 0).unsqueeze(-1)
+    return split_levels(shape, share, (inputs.f0_hz > 0).unsqueeze(-1), loudness.unsqueeze(-1))
+
+
+def split_levels(
+    shape: torch.Tensor, share: torch.Tensor, voiced: torch.Tensor, loudness: torch.Tensor
+) -> SynthesisControls:
+    """`to_controls` with [B, T, 1] bool, whether frames are voiced, and their loudness, [B, T, 1]."""
+    levels = shape + (loudness - tensor_loudness(shape).unsqueeze(-1))
     nothing = torch.full_like(levels, _NO_LEVEL)
     harmonic = torch.where(voiced, levels + nn.functional.logsigmoid(share), nothing)
     noise = torch.where(voiced, levels + nn.functional.logsigmoid(-share), levels)

@@ -9,7 +9,7 @@ import torch
 
 from engine.conversion.bands import HOP_LENGTH, NUM_BANDS, NUM_SPEECH_BANDS, SAMPLE_RATE, band_levels, shifted
 from engine.conversion.content import ContentEncoder, ContentStream
-from engine.conversion.decoder import Conditioning, Decoder, DecoderInputs, State, to_controls
+from engine.conversion.decoder import Conditioning, Decoder, DecoderStream, frame_features, split_levels
 from engine.conversion.prints import PrintModel, PrintStatistics
 from engine.conversion.source import FrameReader, SourceColour, SourceFrames
 from engine.conversion.synthesis import SourceFilter, StreamingSourceFilter
@@ -193,8 +193,9 @@ class ConversionStream:
         self._latency_samples = lookahead + HOP_LENGTH
         self._f0: tuple[FloatArray, FloatArray] = (np.zeros(0, np.float32), np.zeros(0, np.float32))
         self._colour = SourceColour(self._parts.print_model, self._primed)
+        self._finish = Finish(self._parts.torch_device)
         self._synthesis = StreamingSourceFilter(self._parts.source_filter, self._seed)
-        self._state: State | None = None
+        self._decoder = DecoderStream(self._parts.decoder)
         self._used_voice = self._ramp_target = self._wanted_voice
         self._ramp_origin = self._used_voice
         self._ramp_left = 0
@@ -276,23 +277,19 @@ class ConversionStream:
         torch_device = self._parts.torch_device
 
         def tensor(array: FloatArray) -> torch.Tensor:
-            return torch.from_numpy(np.ascontiguousarray(array, np.float32))[None].to(torch_device)
+            return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(torch_device)
 
-        inputs = DecoderInputs(
+        shape, share = self._decoder.push(
             tensor(posteriors),
             tensor(frames.deviation * np.float32(self.deviation_weight)),
-            tensor(np.nan_to_num(f0_hz)),
-            tensor(frames.loudness),
-            tensor(frames.relative_loudness),
+            tensor(frame_features(f0_hz, frames.loudness, frames.relative_loudness)),
+            self._used_voice,
         )
-        shape, share, self._state = self._parts.decoder(inputs, self._used_voice, self._state)
-        if formant:
-            shape = tensor(shifted(shape[0].cpu().numpy(), formant))
-        shape = sharpened(shape, inputs.f0_hz, FORMANT_CONTRAST)
-        share = share + HARMONIC_LIFT
-        if consonants:
-            shape = protect(shape, tensor(frames.shape), inputs.f0_hz, consonants)
-        controls = to_controls(shape, share, inputs, inputs.loudness)
+        voiced = torch.from_numpy(f0_hz[:, None] > 0).to(torch_device)
+        shape = self._finish.push(shape, tensor(frames.shape), voiced, formant, consonants)
+        controls = split_levels(
+            shape[None], share[None] + HARMONIC_LIFT, voiced[None], tensor(frames.loudness[:, None])[None]
+        )
         return self._synthesis.push(f0_hz, controls)
 
 
@@ -303,46 +300,61 @@ class PitchFactory(Protocol):
         """A feed at its start."""
 
 
-def _smoothing_matrix() -> torch.Tensor:
-    """[72, 72]: smooths an envelope over neighbouring bands; the bands at the ends are repeated outwards."""
+class Finish:
+    """The last touch to the decoder's envelopes, all of it linear: formants moved, contrast raised, consonants kept.
+
+    Args:
+        torch_device: Where the envelopes are.
+    """
+
+    def __init__(self, torch_device: str) -> None:
+        self._torch_device = torch_device
+        self._contrast = torch.from_numpy(_contrast_matrix()).to(torch_device)
+        self._formant = self._consonants = 0.0
+
+    def push(
+        self, shape: torch.Tensor, source_shape: torch.Tensor, voiced: torch.Tensor, formant: float, consonants: float
+    ) -> torch.Tensor:
+        """Finish frames.
+
+        Args:
+            shape: [T, 72] as decoded.
+            source_shape: [T, NUM_SPEECH_BANDS].
+            voiced: [T, 1] bool. Where True, the contrast between formants and the valleys between them is raised.
+            formant: Semitones.
+            consonants: 0 to 1: how far the other frames are drawn back to the source's own envelope, so that
+                consonants stay as they were said.
+        """
+        if formant:
+            if formant != self._formant:
+                moved = shifted(np.eye(NUM_BANDS, dtype=np.float32), formant)
+                self._moved, self._formant = torch.from_numpy(moved).to(self._torch_device), formant
+            shape = shape @ self._moved
+        if consonants != self._consonants:
+            self._towards = torch.from_numpy(np.float32(consonants) * _consonant_matrix()).to(self._torch_device)
+            self._consonants = consonants
+        unvoiced = shape
+        if consonants:
+            unvoiced = torch.addmm(shape, source_shape - shape[:, :NUM_SPEECH_BANDS], self._towards)
+        return torch.where(voiced, shape @ self._contrast, unvoiced)
+
+
+def _contrast_matrix() -> FloatArray:
+    """[72, 72]: adds to an envelope what smoothing over neighbouring bands, those at the ends repeated, takes away."""
     taps = np.hanning(2 * _SMOOTHING_BANDS + 3)[1:-1]
-    matrix = np.zeros((NUM_BANDS, NUM_BANDS), np.float32)
+    smoothing = np.zeros((NUM_BANDS, NUM_BANDS), np.float32)
     for band in range(NUM_BANDS):
         for offset, tap in enumerate(taps / taps.sum(), start=-_SMOOTHING_BANDS):
-            matrix[min(max(band + offset, 0), NUM_BANDS - 1), band] += tap
-    return torch.from_numpy(matrix)
+            smoothing[min(max(band + offset, 0), NUM_BANDS - 1), band] += tap
+    identity = np.eye(NUM_BANDS, dtype=np.float32)
+    return identity + np.float32(FORMANT_CONTRAST) * (identity - smoothing)
 
 
-_SMOOTHING = _smoothing_matrix()
-
-
-def sharpened(shape: torch.Tensor, f0_hz: torch.Tensor, amount: float) -> torch.Tensor:
-    """Raise the contrast between formants and the valleys between them, in voiced frames.
-
-    Args:
-        shape: [B, T, 72].
-        f0_hz: [B, T], 0 where unvoiced.
-        amount: 0 leaves all as it is.
-    """
-    detail = shape - shape @ _SMOOTHING.to(shape.device)
-    return shape + torch.where((f0_hz > 0).unsqueeze(-1), amount * detail, torch.zeros_like(detail))
-
-
-def protect(shape: torch.Tensor, source_shape: torch.Tensor, f0_hz: torch.Tensor, amount: float) -> torch.Tensor:
-    """Draw unvoiced frames back to the source's own envelope, so that consonants stay as they were said.
-
-    Args:
-        shape: [B, T, 72] converted.
-        source_shape: [B, T, NUM_SPEECH_BANDS].
-        f0_hz: [B, T] wanted F0; voiced frames stay.
-        amount: 0 (as converted) to 1 (the source's).
-    """
-    speech = shape[..., :NUM_SPEECH_BANDS]
-    level = speech.mean(-1, keepdim=True) - source_shape.mean(-1, keepdim=True)
-    change = (source_shape + level - speech) * amount
-    top = change[..., -4:].mean(-1, keepdim=True).expand(*shape.shape[:-1], shape.shape[-1] - NUM_SPEECH_BANDS)
-    change = torch.cat([change, top], dim=-1)
-    return shape + torch.where((f0_hz > 0).unsqueeze(-1), torch.zeros_like(change), change)
+def _consonant_matrix() -> FloatArray:
+    """[NUM_SPEECH_BANDS, 72]: a difference of envelopes without its level; above, the mean of the highest four."""
+    without_level = np.eye(NUM_SPEECH_BANDS, dtype=np.float32) - np.float32(1 / NUM_SPEECH_BANDS)
+    top = without_level[:, -4:].mean(axis=1, keepdims=True)
+    return np.concatenate([without_level, np.repeat(top, NUM_BANDS - NUM_SPEECH_BANDS, axis=1)], axis=1)
 
 
 def _cut(frames: SourceFrames, part: slice) -> SourceFrames:
