@@ -339,6 +339,20 @@ class Finish:
         return torch.where(voiced, shape @ self._contrast, unvoiced)
 
 
+def protect(shape: torch.Tensor, source_shape: torch.Tensor, f0_hz: torch.Tensor, amount: float) -> torch.Tensor:
+    """What `Finish` does to unvoiced frames, for training.
+
+    Args:
+        shape: [B, T, 72] converted.
+        source_shape: [B, T, NUM_SPEECH_BANDS].
+        f0_hz: [B, T] wanted F0; voiced frames stay.
+        amount: 0 (as converted) to 1 (the source's).
+    """
+    towards = torch.from_numpy(np.float32(amount) * _consonant_matrix()).to(shape)
+    change = (source_shape - shape[..., :NUM_SPEECH_BANDS]) @ towards
+    return shape + torch.where((f0_hz > 0).unsqueeze(-1), torch.zeros_like(change), change)
+
+
 def _contrast_matrix() -> FloatArray:
     """[72, 72]: adds to an envelope what smoothing over neighbouring bands, those at the ends repeated, takes away."""
     taps = np.hanning(2 * _SMOOTHING_BANDS + 3)[1:-1]
