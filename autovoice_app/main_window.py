@@ -277,7 +277,8 @@ class MainWindow(QMainWindow):
                 self.killTimer(self._timer_id)
                 self._timer_id = 0
             return
-        waiting = sum(other.lane == ENGINE for other in self.context.tasks.open_tasks) - 1
+        open_tasks = self.context.tasks.open_tasks
+        waiting = sum(other.lane == ENGINE and not other.gives_way for other in open_tasks) - 1
         self._activity_text.setText(task.title + (f"\n{waiting} more waiting" if waiting > 0 else ""))
         self._activity_bar.setValue(round(1000 * task.ctx.progress.fraction))
         if not self._timer_id:

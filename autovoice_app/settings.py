@@ -35,6 +35,7 @@ class Settings:
     convert_preset: str = "balanced"
     convert_transpose: str = "auto"
     convert_separation: str = "auto"
+    convert_costs: str = ""  # JSON, see costs
     live_voice: str = ""
     live_choices: str = ""  # JSON, see views.live_choices
     voices_order: str = "name"

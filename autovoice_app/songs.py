@@ -21,7 +21,7 @@ from engine.signal import AudioReader, AudioWriter, FloatArray, PeakBuilder, Pea
 
 if TYPE_CHECKING:
     from autovoice_app.tasks import EngineTask
-    from engine.rendering import RenderOptions
+    from engine.rendering import FoundPitch, RenderOptions
     from engine.store import Store
     from engine.store.records import RenderRecord, VoiceRecord
 
@@ -86,6 +86,7 @@ class Song(QObject):
         self.task: EngineTask | None = None
         self.rendering: Rendering | None = None
         self.edits: PitchEdits | None = None
+        self.found: FoundPitch | None = None
         self.place_s = 0.0
 
     @property
@@ -114,13 +115,24 @@ class Song(QObject):
     def take(self, rendering: Rendering) -> None:
         """Take a finished conversion over; edits of the same pitch contour stay, with their undo."""
         self.rendering, self.state, self.error = rendering, State.DONE, ""
-        if rendering.source_f0 is not None and not self._keeps_contour(rendering.source_f0):
-            self.edits = PitchEdits(rendering.source_f0, self)
-            self.edits.restore(rendering.semitones)
+        if rendering.source_f0 is not None:
+            self._take_contour(rendering.source_f0, rendering.semitones)
         self.changed.emit()
 
-    def _keeps_contour(self, contour: F0Contour) -> bool:
-        return self.edits is not None and np.array_equal(self.edits.source.f0_hz, contour.f0_hz, equal_nan=True)
+    def take_pitch(self, found: "FoundPitch") -> None:
+        """Take the pitch of a conversion that still runs over; edits stay, as far as they fit."""
+        edits = self.edits.semitones if self.edits is not None else None
+        self.found = found
+        self._take_contour(found.source_f0, edits)
+        self.changed.emit()
+
+    def _take_contour(self, contour: F0Contour, semitones: FloatArray | None) -> None:
+        """Show another contour with these edits, or none; the one that is shown already keeps its own, with undo."""
+        if self.edits is not None and np.array_equal(self.edits.source.f0_hz, contour.f0_hz, equal_nan=True):
+            return
+        self.edits = PitchEdits(contour, self)
+        if semitones is not None:
+            self.edits.restore(semitones)
 
 
 @dataclass

@@ -39,9 +39,9 @@ class EngineTask(QObject):
     cancelled = Signal()
     ended = Signal()  # after finished, failed or cancelled
 
-    def __init__(self, title: str, work: Work, tasks: "Tasks", lane: str) -> None:
+    def __init__(self, title: str, work: Work, tasks: "Tasks", lane: str, *, gives_way: bool = False) -> None:
         super().__init__(tasks)
-        self.title, self.lane = title, lane
+        self.title, self.lane, self.gives_way = title, lane, gives_way
         self.ctx = JobContext()
         self.is_running = self.is_ended = False
         self._work, self._tasks = work, tasks
@@ -126,7 +126,7 @@ class Tasks(QObject):
         self._news.connect(self._take_news, Qt.ConnectionType.QueuedConnection)
         self._closing = False
 
-    def create(self, title: str, work: Work, *, lane: str = ENGINE) -> EngineTask:
+    def create(self, title: str, work: Work, *, lane: str = ENGINE, gives_way: bool = False) -> EngineTask:
         """Prepare a task.
 
         Args:
@@ -134,11 +134,13 @@ class Tasks(QObject):
             work: Called with the task's JobContext in the lane's thread; touches no widgets.
             lane: ENGINE for all that uses models; FILES for short reading (peaks, checks of a recording's header);
                 NETWORK for downloads.
+            gives_way: Nobody asked for it: it is cancelled as soon as anything else wants its lane, and the window
+                neither shows it nor asks before it closes.
 
         Returns:
             The task; connect its signals, then `start()` it.
         """
-        return EngineTask(title, work, self, lane)
+        return EngineTask(title, work, self, lane, gives_way=gives_way)
 
     @property
     def open_tasks(self) -> tuple[EngineTask, ...]:
@@ -147,8 +149,10 @@ class Tasks(QObject):
 
     @property
     def running_engine_task(self) -> EngineTask | None:
-        """The task that the engine lane works on."""
-        return next((task for task in self._open if task.lane == ENGINE and task.is_running), None)
+        """The task that the engine lane works on, unless nobody asked for it."""
+        return next(
+            (task for task in self._open if task.lane == ENGINE and task.is_running and not task.gives_way), None
+        )
 
     def cancel_all(self) -> None:
         """Stop what runs and what waits."""
@@ -166,6 +170,9 @@ class Tasks(QObject):
         task.started.connect(self.changed)
         task.failed.connect(self._report)
         task.ended.connect(self._forget)
+        for other in self.open_tasks:
+            if other.gives_way and other.lane == task.lane:
+                other.cancel()
         self._open.append(task)
         future = self._lanes[task.lane].submit(task._run)
         self.changed.emit()

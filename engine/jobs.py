@@ -2,7 +2,7 @@
 
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from engine.errors import Cancelled
 
@@ -15,17 +15,19 @@ class JobProgress:
         stage: Name of the running stage, for people ("Separating vocals").
         fraction: Share of the whole job that is done, 0 to 1.
         notes: Remarks for the user gathered so far, such as a fall-back to the CPU.
+        interim: What the job could show already, of a type that it names (see `JobContext.show`), or None.
     """
 
     stage: str = ""
     fraction: float = 0.0
     notes: tuple[str, ...] = ()
+    interim: object | None = None
 
 
 class JobContext:
     """Carries progress out of a job and the wish to stop into it.
 
-    One thread works and calls `checkpoint` and `note`; any thread reads `progress` and calls `cancel`.
+    One thread works and calls `checkpoint`, `note` and `show`; any thread reads `progress` and calls `cancel`.
     A job made of several parts hands each a `part`, whose fractions fill its share of the whole.
     """
 
@@ -68,15 +70,24 @@ class JobContext:
         if self._cancelled.is_set():
             raise Cancelled
         self._count_time()
-        self._progress = JobProgress(stage, min(max(fraction, 0.0), 1.0), self._progress.notes)
+        self._progress = replace(self._progress, stage=stage, fraction=min(max(fraction, 0.0), 1.0))
 
     def note(self, text: str) -> None:
         """Add a remark for the user, once."""
         if text not in self._progress.notes:
-            self._progress = JobProgress(self._progress.stage, self._progress.fraction, (*self._progress.notes, text))
+            self._progress = replace(self._progress, notes=(*self._progress.notes, text))
+
+    def show(self, interim: object) -> None:
+        """Hand out a part of the result before the rest is done.
+
+        Args:
+            interim: Immutable, and of a type that the job documents, so that who reads `progress` can tell what it is;
+                takes the place of the one before.
+        """
+        self._progress = replace(self._progress, interim=interim)
 
     def part(self, start: float, end: float) -> "JobContext":
-        """A context whose 0 to 1 fills `start` to `end` of this one; it shares cancellation and notes."""
+        """A context whose 0 to 1 fills `start` to `end` of this one; it shares cancellation and passes on the rest."""
         return _PartContext(self, start, end)
 
     def _count_time(self) -> None:
@@ -101,3 +112,7 @@ class _PartContext(JobContext):
     def note(self, text: str) -> None:
         self._whole.note(text)
         super().note(text)
+
+    def show(self, interim: object) -> None:
+        self._whole.show(interim)
+        super().show(interim)

@@ -145,6 +145,21 @@ class Stems:
 
 
 @dataclass(frozen=True, eq=False)
+class FoundPitch:
+    """What a render shows through its JobContext as soon as it is known, long before the mix is done.
+
+    Attributes:
+        source_f0: The original voice's pitch.
+        wanted_f0: What the converted voice is going to sing.
+        transpose_semitones: How far the one lies above the other, edits aside.
+    """
+
+    source_f0: F0Contour
+    wanted_f0: F0Contour
+    transpose_semitones: float
+
+
+@dataclass(frozen=True, eq=False)
 class RenderResult:
     """What a render gives back.
 
@@ -191,7 +206,7 @@ def render_song(
         destination: The mix; its ending picks the kind. Its folder must exist.
         voice: Who sings in it.
         options: Preset, key and the like.
-        ctx: Progress and cancellation.
+        ctx: Progress and cancellation; shows the FoundPitch before the conversion begins.
         stems_folder: Also keep the stems here; made if missing.
 
     Raises:
@@ -244,6 +259,7 @@ class _Render:
         vocals_lufs, vocals_peaks, position = self._find_vocals(peak < _SILENT, ctx.part(0.04, 0.5))
         source_f0 = self._track(ctx.part(0.5, 0.6))
         wanted_f0, transpose = self._wanted(source_f0)
+        ctx.show(FoundPitch(source_f0, wanted_f0, transpose))
         if vocals_lufs > -np.inf:
             self._convert(source_f0, wanted_f0, ctx)
         gain_db = self._place_converted(position, vocals_lufs, ctx.part(0.87, 0.9))

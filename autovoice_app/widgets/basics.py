@@ -102,9 +102,15 @@ def fill_combo(combo: QComboBox, items: list[tuple[str, str]], chosen: str = "")
     for label, data in items:
         combo.addItem(label, data)
     combo.setCurrentIndex(max(combo.findData(chosen), 0))
-    widest = max((combo.fontMetrics().horizontalAdvance(label) for label, _ in items), default=0)
-    combo.view().setMinimumWidth(widest + 3 * Space.L)  # the list may be wider than the closed choice
+    widen_list(combo)
     combo.blockSignals(was_blocked)
+
+
+def widen_list(combo: QComboBox) -> None:
+    """Let a choice's list show its labels whole, though it may be wider than the closed choice."""
+    labels = [combo.itemText(index) for index in range(combo.count())]
+    widest = max((combo.fontMetrics().horizontalAdvance(label) for label in labels), default=0)
+    combo.view().setMinimumWidth(widest + 3 * Space.L)
 
 
 def make_card(layout: type[QBoxLayout] | None = None) -> tuple[QFrame, QBoxLayout]:

@@ -56,6 +56,11 @@ class PitchView(AxisView):
         """What is shown and edited."""
         return self._edits
 
+    @property
+    def transpose_semitones(self) -> float:
+        """The key that the wanted contour is drawn in."""
+        return self._transpose
+
     def show_pitch(self, edits: PitchEdits | None, transpose_semitones: float = 0.0, message: str = "") -> None:
         """Show a song's pitch.
 

@@ -18,7 +18,14 @@ def devices():
 
 
 @pytest.fixture
-def context(qapp, tmp_path, devices):
+def preset_timing_idle_ms():
+    """How long the engine must be idle before presets are timed; a test that wants that to happen overrides it."""
+    return 1_000_000
+
+
+@pytest.fixture
+def context(qapp, tmp_path, devices, monkeypatch, preset_timing_idle_ms):
+    monkeypatch.setattr("autovoice_app.views.convert.timing.IDLE_MS", preset_timing_idle_ms)
     with open_context(tmp_path / "autovoice-home", devices) as context:
         yield context
 

@@ -60,6 +60,11 @@ def make_rendering(folder, song_path, seconds=4.0):
     )
 
 
+def choose(combo, data):
+    combo.setCurrentIndex(combo.findData(data))
+    combo.activated.emit(combo.currentIndex())
+
+
 def add(qtbot, page, path):
     page.add_songs([path])
     song = page.queue.song_of(path)
@@ -108,14 +113,13 @@ def test_a_bad_file_is_a_notice_with_a_hint_and_the_others_are_read(qtbot, windo
 def test_the_last_songs_choices_and_conversion_come_back(qtbot, window, page, song_file, context):
     song = add(qtbot, page, song_file)
     rendering = make_rendering(context.data_folder / "renders" / "one", song_file)
-    report = {"transpose_semitones": 2.0, "separation": "auto", "real_time_factor": 0.5}
+    stages = {"Separating vocals": 1.0, "Loading the voice models": 9.0, "Listening to the voice": 0.4, "Mixing": 0.6}
+    report = {"transpose_semitones": 2.0, "separation": "none", "seconds": 4.0, "stage_seconds": stages}
     context.store.add_render(
         song.path, rendering.files[songs.CONVERTED], voice=None, voice_name="Anna", preset="fast", report=report
     )
-    page.choices.key.setCurrentIndex(page.choices.key.findData("-3"))
-    page.choices.key.activated.emit(0)
-    page.choices.preset.setCurrentIndex(page.choices.preset.findData("fast"))
-    page.choices.preset.activated.emit(0)
+    choose(page.choices.key, "-3")
+    choose(page.choices.preset, "fast")
     window.close()
 
     again = MainWindow(context)
@@ -133,7 +137,9 @@ def test_the_last_songs_choices_and_conversion_come_back(qtbot, window, page, so
         songs.ACCOMPANIMENT,
     }
     assert page.choices.choices.transpose == "-3"
-    assert "About 2 s for this song" in page.choices.cost.text()
+    assert "About 2 s for this song" in page.choices.cost.text(), "models are loaded once"
+    choose(page.choices.separation, "none")
+    assert "About 1 s for this song" in page.choices.cost.text(), "nothing is separated then"
 
 
 def test_switching_versions_keeps_the_place(qtbot, page, converted, context, devices):

@@ -1,19 +1,23 @@
 """From a dropped song to exported files, in the real window with the real engine."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
 from PySide6.QtCore import Qt
 
 from autovoice_app import songs
+from autovoice_app.assets import colours
 from autovoice_app.songs import State
 from autovoice_app.views.convert.export import ExportDialog
+from engine import rendering
 from engine.conversion import embed_voice
 from engine.jobs import JobContext
 from engine.pitch import estimate_f0
 from engine.rendering import RenderOptions
 from engine.signal import AudioClip, read_audio, write_audio
-from tests.app.test_convert_page import drop
+from tests.app.test_convert_page import choose, drop
 from tests.fakes import noise, voice_like
 
 RATE = 44100
@@ -42,11 +46,6 @@ def page(kept_voice, window):
 def write_voice(path):
     write_audio(path, AudioClip(voice_like(140.0, 3.0, RATE)[None], RATE))
     return path
-
-
-def choose(combo, data):
-    combo.setCurrentIndex(combo.findData(data))
-    combo.activated.emit(combo.currentIndex())
 
 
 def convert(qtbot, page):
@@ -99,6 +98,47 @@ def test_a_dropped_song_is_converted_edited_and_exported(qtbot, page, context, t
     history.open_song()
     assert window.current_page is page
     assert page.queue.current_song is song
+
+
+def test_the_melody_is_drawn_and_can_be_edited_while_the_song_converts(qtbot, page, tmp_path, monkeypatch):
+    """Source and wanted pitch are there before any voice was converted; edits made meanwhile outlive the conversion."""
+    may_convert = threading.Event()
+    convert_voice = rendering._Render._convert
+
+    def wait_and_convert(render, *args):
+        assert may_convert.wait(60)
+        convert_voice(render, *args)
+
+    monkeypatch.setattr(rendering._Render, "_convert", wait_and_convert)
+    drop(page, write_voice(tmp_path / "a tune.flac"))
+    choose(page.choices.separation, "none")
+    choose(page.choices.key, "5")
+    song = page.queue.current_song
+    qtbot.waitUntil(page.convert_button.isEnabled, timeout=10000)
+    page.convert_current()
+    view = page.plots.pitch
+    try:
+        qtbot.waitUntil(lambda: view.edits is not None, timeout=60_000)
+        assert song.state is State.RUNNING
+        assert song.rendering is None
+        assert view.edits.source.median_hz() == pytest.approx(140.0, rel=0.03)
+        drawn_hz = view.edits.wanted(view.transpose_semitones).median_hz()
+        assert drawn_hz == pytest.approx(140.0 * 2 ** (5 / 12), rel=0.03)
+        inked = {
+            view.grab().toImage().pixelColor(x, y).name()
+            for x in range(60, view.width(), 3)
+            for y in range(view.height())
+        }
+        assert {colours().muted, colours().accent} <= inked
+        page.axis.select((0.0, 3.0))
+        page.plots.up_button.click()
+        assert not page.plots.edit_note.text(), "it cannot be converted again yet"
+    finally:
+        may_convert.set()
+    qtbot.waitUntil(lambda: not song.is_busy, timeout=120_000)
+    assert song.state is State.DONE, song.error
+    assert song.has_new_edits, "this conversion sang without them"
+    assert page.plots.edit_note.text()
 
 
 def test_a_song_is_taken_apart_and_put_together(qtbot, page, context, tmp_path):

@@ -99,6 +99,23 @@ def test_the_converted_voice_follows_the_wanted_pitch(rendered):
     assert result.source_f0.num_frames == result.wanted_f0.num_frames == 401
 
 
+def test_the_pitch_is_shown_while_the_voice_is_still_to_be_converted(bare_voice, voice, tmp_path):
+    class Watching(JobContext):
+        def show(self, interim):
+            super().show(interim)
+            shown.append((interim, set(self.stage_seconds)))
+
+    shown, ctx = [], Watching()
+    result = render_song(bare_voice, tmp_path / "out.wav", voice, dataclasses.replace(BARE, transpose=3.0), ctx)
+    [(found, stages)] = shown
+    assert ctx.progress.interim is found
+    assert found.source_f0 is result.source_f0
+    assert found.wanted_f0 is result.wanted_f0
+    assert found.transpose_semitones == 3.0
+    assert "Tracking the pitch" in stages
+    assert not stages & {"Loading the voice models", "Converting the voice"}
+
+
 def test_the_report_says_what_was_done(rendered):
     result, ctx = rendered
     report = json.loads(json.dumps(result.report, allow_nan=False))
@@ -206,7 +223,8 @@ def test_unusual_rates_and_channel_counts(voice, tmp_path, rate, channels):
     out, notes, _ = render_bad(tmp_path / "in.wav", voice, tmp_path)
     assert (out.sample_rate, out.num_channels, out.num_samples) == (rate, min(channels, 2), round(1.2 * rate))
     assert np.abs(out.samples).max() > 0.01
-    assert bool(notes) == (channels > 2)
+    assert [note for note in notes if "6 channels were folded down to stereo" in note] == list(notes)
+    assert bool(notes) == (channels > 2), "what is lost is said"
 
 
 @pytest.mark.parametrize("scale", [1.0, 40.0, 32768.0])

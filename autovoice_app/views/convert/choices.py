@@ -1,19 +1,19 @@
 """What one chooses for a conversion: voice, preset, key, separation; and what it will cost on this machine."""
 
-import statistics
 from dataclasses import dataclass
 
-from PySide6.QtCore import Signal
+from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QComboBox, QGridLayout, QSizePolicy, QWidget
 
 from autovoice_app.assets import Space
 from autovoice_app.context import AppContext
-from autovoice_app.widgets.basics import about, fill_combo, make_combo, make_label
+from autovoice_app.costs import Cost, learnt_costs
+from autovoice_app.views.convert.timing import PresetTiming
+from autovoice_app.widgets.basics import about, fill_combo, make_combo, make_label, widen_list
 from engine.models import installed_models
 from engine.rendering import PRESETS
 from engine.store.records import VoiceRecord
 
-_RUNS_COUNTED = 5
 _SEPARATIONS = (("Automatic", "auto"), ("None: bare voice", "none"))
 EMBEDDED_MODEL = "separator"  # what "auto" means
 
@@ -49,7 +49,8 @@ class ChoicesPanel(QWidget):
         super().__init__(parent)
         self._context = context
         self._voices: dict[str, VoiceRecord] = {}
-        self._rates: dict[str, float] = {}
+        self._learnt: dict[str, Cost] = {}
+        self.timing = PresetTiming(context, self)
         settings = context.settings.current
         self.voice = make_combo("Voice", "The voice that will sing; make your own on the Voices page", [])
         self.preset = make_combo(
@@ -78,6 +79,7 @@ class ChoicesPanel(QWidget):
             combo.setMinimumContentsLength(5)
             combo.activated.connect(self._keep)
         grid.addWidget(self.cost, 2, 0, 1, 4)
+        self.timing.found.connect(self.changed)
 
     @property
     def choices(self) -> Choices:
@@ -96,25 +98,50 @@ class ChoicesPanel(QWidget):
         added = [(m.name, m.name) for m in installed_models() if m.kind == "separator" and m.name != EMBEDDED_MODEL]
         fill_combo(self.separation, [*_SEPARATIONS, *added], settings.convert_separation)
         self._voices = {record.id: record for record in self._context.store.voices()}
-        self._rates = measured_rates(self._context)
+        self._learnt = learnt_costs(self._context.store)
         voices = [(record.name, key) for key, record in self._voices.items()]
         wanted = self.choices.voice or settings.convert_voice
         fill_combo(self.voice, voices or [("No voice yet", "")], wanted)
         self.voice.setEnabled(bool(voices))
         self.changed.emit()
 
-    def show_cost(self, duration_s: float) -> None:
-        """Say what the chosen preset costs for a song of this length, judged by earlier conversions on this machine."""
-        preset = PRESETS[self.choices.preset]
-        self.preset.setToolTip(f"How much time the conversion may take. {preset.summary}")
-        if preset.name in self._rates:
-            cost = about(self._rates[preset.name] * (duration_s or 60.0))
-            self.cost.setText(
-                f"About {cost} for {'this song' if duration_s else 'a minute of song'}, as measured here."
-            )
+    def show_cost(self, duration_s: float, *, keeps_stems: bool = False) -> None:
+        """Say what each preset costs for a song, as earlier conversions or the timing of the demo song tell.
+
+        Args:
+            duration_s: Of the song; 0 stands for a minute of any.
+            keeps_stems: The song was separated already.
+        """
+        separates = self.choices.separation != "none" and not keeps_stems
+        costs = {name: self._cost(name, duration_s or 60.0, separates=separates) for name in PRESETS}
+        for index, (name, cost) in enumerate(costs.items()):
+            title = name.capitalize()
+            self.preset.setItemText(index, title if cost is None else f"{title}: about {about(cost)}")
+            self.preset.setItemData(index, PRESETS[name].summary, Qt.ItemDataRole.ToolTipRole)
+        widen_list(self.preset)
+        chosen = self.choices.preset
+        self.preset.setToolTip(f"How much time the conversion may take. {PRESETS[chosen].summary}")
+        cost = costs[chosen]
+        if cost is not None:
+            song = "this song" if duration_s else "a minute of song"
+            self.cost.setText(f"About {about(cost)} for {song}, as measured here.")
+        elif self.timing.is_running:
+            self.cost.setText("Finding out what the presets cost on this machine…")
         else:
-            self.cost.setText("Not timed on this machine yet: the first conversion will tell.")
-        self.cost.setToolTip(preset.summary)
+            self.cost.setText("Not timed on this machine yet; that happens by itself, or with the first conversion.")
+        self.cost.setToolTip(PRESETS[chosen].summary)
+
+    def find_costs(self) -> None:
+        """Let the presets that no conversion has told of be timed while the program is idle."""
+        self.timing.resume({name for name, cost in self._learnt.items() if cost.separating is not None})
+
+    def _cost(self, preset: str, duration_s: float, *, separates: bool) -> float | None:
+        for costs in (self._learnt, self.timing.costs):
+            if preset in costs:
+                seconds = costs[preset].seconds(preset, duration_s, separates=separates)
+                if seconds is not None:
+                    return seconds
+        return None
 
     def _named(self) -> dict[str, QComboBox]:
         return {"Voice": self.voice, "Preset": self.preset, "Key": self.key, "Separation": self.separation}
@@ -128,13 +155,3 @@ class ChoicesPanel(QWidget):
             convert_separation=chosen.separation,
         )
         self.changed.emit()
-
-
-def measured_rates(context: AppContext) -> dict[str, float]:
-    """Seconds of work per second of song by preset, the median of this machine's last conversions."""
-    found: dict[str, list[float]] = {}
-    for render in context.store.renders(60):
-        rate = render.report.get("real_time_factor")
-        if isinstance(rate, int | float) and rate > 0 and not render.options.get("reused_stems"):
-            found.setdefault(render.preset, []).append(float(rate))
-    return {preset: statistics.median(rates[:_RUNS_COUNTED]) for preset, rates in found.items()}

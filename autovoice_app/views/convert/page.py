@@ -31,10 +31,10 @@ from autovoice_app.widgets.drop_zone import DropZone
 from autovoice_app.widgets.player_bar import PlayerBar
 from engine.errors import AutoVoiceError
 from engine.pitch import auto_transpose_semitones
+from engine.rendering import FoundPitch, RenderOptions
 from engine.signal import READABLE_ENDINGS, PeakPyramid
 
 if TYPE_CHECKING:
-    from engine.rendering import RenderOptions
     from engine.store.records import VoiceRecord
 
 VERSIONS = (
@@ -86,6 +86,7 @@ class ConvertPage(Page):
     def on_shown(self) -> None:
         """Voices may have come or gone; at the first time the last songs come back."""
         self.choices.refresh()
+        self.choices.find_costs()
         if not self._was_restored:
             self._was_restored = True
             self.add_songs(
@@ -97,13 +98,18 @@ class ConvertPage(Page):
                 "Tidying up", lambda ctx: songs.prune(store, data_folder, shown, ctx), lane=FILES
             ).start()
 
+    def on_hidden(self) -> None:
+        """Leave the engine to other pages."""
+        self.choices.timing.pause()
+
     def toggle_play(self) -> None:
         """Space."""
         self.player_bar.toggle()
 
     def shut_down(self) -> None:
-        """Stop the timer; `tasks` stops the work."""
+        """Stop the timers; `tasks` stops the work."""
         self._timer.stop()
+        self.choices.timing.pause()
 
     # Songs.
 
@@ -221,9 +227,7 @@ class ConvertPage(Page):
 
     def _options_for(
         self, song: Song, voice: "VoiceRecord", chosen: Choices
-    ) -> "tuple[RenderOptions, songs.FloatArray | None]":
-        from engine.rendering import RenderOptions
-
+    ) -> tuple[RenderOptions, songs.FloatArray | None]:
         transpose: Any = "auto" if chosen.transpose_semitones is None else chosen.transpose_semitones
         edits = semitones = None
         if song.edits is not None and not song.edits.is_empty:
@@ -254,6 +258,14 @@ class ConvertPage(Page):
         song.state = State.RUNNING
         song.changed.emit()
         self._show_if_front(song)
+
+    def _take_pitch(self) -> None:
+        """Draw the melodies that running conversions have found since the last look."""
+        for song in self.queue.songs:
+            found = song.task.ctx.progress.interim if song.task is not None else None
+            if isinstance(found, FoundPitch) and found is not song.found:
+                song.take_pitch(found)
+                self._show_if_front(song)
 
     def _take_rendering(self, song: Song, task: EngineTask, rendering: Rendering) -> None:
         song.task = None
@@ -340,12 +352,14 @@ class ConvertPage(Page):
         self.convert_all_button.setEnabled(bool(waiting))
         self.export_button.setEnabled(song is not None and song.rendering is not None)
         self.remove_button.setEnabled(song is not None)
-        self.choices.show_cost(song.duration_s if song else 0.0)
+        keeps_stems = song is not None and _stems_to_reuse(song, self.choices.choices) is not None
+        self.choices.show_cost(song.duration_s if song else 0.0, keeps_stems=keeps_stems)
         self.plots.show_tools()
 
     def _show_progress(self) -> None:
         song = self._song
         self.queue.viewport().update()
+        self._take_pitch()
         if not any(s.is_busy or s.reading is not None for s in self.queue.songs):
             self._timer.stop()
         if song is not None and song.reading is not None and song.reading.peaks is not self._shown_peaks:
@@ -515,8 +529,11 @@ def _stems_to_reuse(song: Song, chosen: Choices) -> Path | None:
         return None
     if rendering.report.get("separation") != chosen.separation:
         return None
-    made = rendering.files[songs.VOCALS].stat().st_mtime
-    return rendering.folder / "stems" if song.path.exists() and song.path.stat().st_mtime < made else None
+    try:
+        made, changed = rendering.files[songs.VOCALS].stat().st_mtime, song.path.stat().st_mtime
+    except OSError:
+        return None
+    return rendering.folder / "stems" if changed < made else None
 
 
 def _demo_song() -> Path | None:

@@ -64,7 +64,7 @@ class PlotsCard(QFrame):
             peaks = song.reading.peaks
         unread = song.error if song.state is State.FAILED else "Reading the waveform…"
         self.waveform.show_peaks(peaks, is_accented=is_converted, message=unread)
-        hint = "The melody appears here after the first conversion, ready to be edited."
+        hint = "The melody appears here once the conversion has found it, ready to be edited."
         self.pitch.show_pitch(song.edits, transpose_semitones, hint)
         self.show_tools()
 
