@@ -7,12 +7,20 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import torch
 
-from engine.conversion.bands import HOP_LENGTH, NUM_BANDS, NUM_SPEECH_BANDS, SAMPLE_RATE, band_levels, shifted
+from engine.conversion.bands import (
+    BAND_CENTRES_HZ,
+    HOP_LENGTH,
+    NUM_BANDS,
+    NUM_SPEECH_BANDS,
+    SAMPLE_RATE,
+    band_levels,
+    shifted,
+)
 from engine.conversion.content import ContentEncoder, ContentStream
 from engine.conversion.decoder import Conditioning, Decoder, DecoderStream, frame_features, split_levels
 from engine.conversion.prints import PrintModel, PrintStatistics
 from engine.conversion.source import FrameReader, SourceColour, SourceFrames
-from engine.conversion.synthesis import SourceFilter, StreamingSourceFilter
+from engine.conversion.synthesis import SourceFilter, StreamingSourceFilter, SynthesisControls
 from engine.conversion.voice import Voice
 from engine.signal.clip import FloatArray
 
@@ -25,6 +33,10 @@ DEVIATION_WEIGHT = 0.4
 # speakers: the lift alone raises DNSMOS from 2.7 to 3.0, the contrast the independent judge's cosine from .34 to .41.
 HARMONIC_LIFT = 2.0  # added to the logit of the harmonic share
 FORMANT_CONTRAST = 0.4  # share of the difference to the smoothed envelope that is added to voiced frames
+# Rooms hum and rumble where no consonant has energy; spread over the wide bands, that noise would sound like a voice at
+# 60 to 200 Hz. Measured on dev speakers: voicing errors fall from 12.5 to 11.1 %, of resynthesis from 9.9 to 8.0 %, F0
+# errors from 34 to 24 cents; words and DNSMOS stay.
+_RUMBLE_DB, _RUMBLE_BELOW_HZ = 30.0, 250.0
 _SMOOTHING_BANDS = 6
 _VOICE_FADE_FRAMES = 10
 _MAX_FRAMES = 500
@@ -194,6 +206,7 @@ class ConversionStream:
         self._f0: tuple[FloatArray, FloatArray] = (np.zeros(0, np.float32), np.zeros(0, np.float32))
         self._colour = SourceColour(self._parts.print_model, self._primed)
         self._finish = Finish(self._parts.torch_device)
+        self._rumble = torch.from_numpy(_rumble_levels()).to(self._parts.torch_device)
         self._synthesis = StreamingSourceFilter(self._parts.source_filter, self._seed)
         self._decoder = DecoderStream(self._parts.decoder)
         self._used_voice = self._ramp_target = self._wanted_voice
@@ -290,7 +303,8 @@ class ConversionStream:
         controls = split_levels(
             shape[None], share[None] + HARMONIC_LIFT, voiced[None], tensor(frames.loudness[:, None])[None]
         )
-        return self._synthesis.push(f0_hz, controls)
+        noise = torch.where(voiced, controls.noise, controls.noise - self._rumble)
+        return self._synthesis.push(f0_hz, SynthesisControls(controls.harmonic, noise))
 
 
 class PitchFactory(Protocol):
@@ -369,6 +383,12 @@ def _consonant_matrix() -> FloatArray:
     without_level = np.eye(NUM_SPEECH_BANDS, dtype=np.float32) - np.float32(1 / NUM_SPEECH_BANDS)
     top = without_level[:, -4:].mean(axis=1, keepdims=True)
     return np.concatenate([without_level, np.repeat(top, NUM_BANDS - NUM_SPEECH_BANDS, axis=1)], axis=1)
+
+
+def _rumble_levels() -> FloatArray:
+    """[72] natural logarithm of power: what is taken off the noise of unvoiced frames, fading out below the limit."""
+    share = np.interp(BAND_CENTRES_HZ, [0.7 * _RUMBLE_BELOW_HZ, _RUMBLE_BELOW_HZ], [1.0, 0.0])
+    return np.asarray(share * _RUMBLE_DB * np.log(10.0) / 10.0, np.float32)
 
 
 def _cut(frames: SourceFrames, part: slice) -> SourceFrames:

@@ -2,6 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import scipy.signal
 
 from engine.conversion import Voice, blend_voices, embed_voice, load_converter, similarity, voice_model_id
 from engine.conversion.bands import NUM_BANDS, band_levels
@@ -83,6 +84,23 @@ def test_silence_stays_silent_and_length_is_kept(converter, voice):
         assert converted.sample_rate == RATE
         assert converted.num_samples == round(clip.num_samples * RATE / sample_rate)
         assert np.abs(converted.samples).max() < 1e-3
+
+
+def test_rumble_below_consonants_does_not_come_out(converter, voice):
+    """A hiss in a room that rumbles: below the voice nothing is left that could sound like one."""
+    hiss = 0.03 * np.random.default_rng(1).standard_normal(2 * 48000)
+    low = scipy.signal.butter(4, 100.0, fs=48000, output="sos")
+    rumble = scipy.signal.sosfilt(low, np.random.default_rng(2).standard_normal(2 * 48000))
+    clip = AudioClip((hiss + 0.5 * rumble).astype(np.float32)[None], 48000)
+    unvoiced = F0Contour(np.full(201, np.nan, np.float32), np.zeros(201, np.float32))
+    converted = converter.convert(clip, voice, unvoiced, source_f0=unvoiced)
+
+    def low_db(sound):
+        hz, power = scipy.signal.welch(sound.samples[0, 9600:], 48000, nperseg=4800)
+        return 10 * np.log10(power[(hz > 20) & (hz < 150)].sum() / power[(hz > 500) & (hz < 4000)].sum())
+
+    assert low_db(clip) > 5
+    assert low_db(converted) < -20
 
 
 def test_nothing_that_is_not_finite_comes_out(converter, voice):
