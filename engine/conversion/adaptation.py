@@ -18,7 +18,6 @@ from engine.conversion.converter import AnalysedClip, Converter, load_converter,
 from engine.conversion.decoder import Conditioning, DecoderInputs, tensor_loudness
 from engine.conversion.prints import PrintModel
 from engine.conversion.source import SourceColour
-from engine.conversion.streaming import DEVIATION_WEIGHT
 from engine.conversion.voice import Voice, voice_model_id
 from engine.errors import EnrollmentError, ModelError
 from engine.jobs import JobContext
@@ -170,7 +169,7 @@ def _lesson(
     audible = 1.0 / (1.0 + np.exp(-(frames.relative_loudness[:count] + 6.0)))
     return _Lesson(
         posteriors=heard.posteriors[:count],
-        deviation=(frames.deviation[:count] * np.float32(DEVIATION_WEIGHT)),
+        deviation=frames.deviation[:count],
         f0_hz=np.nan_to_num(own_f0.at(np.arange(count) * 0.01)).astype(np.float32),
         loudness=frames.loudness[:count],
         relative_loudness=frames.relative_loudness[:count],

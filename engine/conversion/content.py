@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.conversion.features import HOP_LENGTH, NUM_MELS, SILENCE_LOG_MEL, LogMel, LogMelStream
+from engine.conversion.graphs import FEW_FRAMES, TO_THE_END, CompiledGraph, Graph
 from engine.errors import ModelError
 from engine.models import fill_module, load_tensors
 from engine.phones import PHONES
@@ -80,7 +81,7 @@ class _Block(nn.Module):
         """Continue after `past` [B, D, 2 * step * dilation], what the convolution saw last; gives that anew, too."""
         activated = nn.functional.dropout(nn.functional.relu(self.norm(hidden)), self.dropout, self.training)
         seen = torch.cat([past, activated], dim=-1)
-        out = convolved(seen, self.conv, dilation=step * self.dilation)
+        out = nn.functional.conv1d(seen, self.conv.weight, self.conv.bias, dilation=step * self.dilation)
         return hidden + out, seen[..., -past.shape[-1] :]
 
 
@@ -103,6 +104,20 @@ class ContentEncoder(nn.Module):
         self.blocks = nn.ModuleList(_Block(self.shape.channels, dilation, dropout) for dilation in self.shape.dilations)
         self.last_norm = nn.BatchNorm1d(self.shape.channels)
         self.last = nn.Conv1d(self.shape.channels, len(PHONES), 1)
+        self._graph: CompiledGraph | None = None
+
+    def train(self, mode: bool = True) -> "ContentEncoder":
+        """See `torch.nn.Module.train`."""
+        if mode:
+            self._graph = None  # its weights are about to change
+        return super().train(mode)
+
+    @property
+    def graph(self) -> CompiledGraph:
+        """`_run` at full rate for a few frames on the CPU; frames and what blocks saw last are rows there."""
+        if self._graph is None:
+            self._graph = _graph_of(self)
+        return self._graph
 
     def forward(self, log_mel: Tensor) -> Tensor:
         """Log-posteriors of every frame; digital silence is assumed before and after."""
@@ -115,7 +130,7 @@ class ContentEncoder(nn.Module):
         return self._run(padded, self._empty_past(log_mel, step=1), 1, stride=STRIDE)[0]
 
     def _run(self, padded: Tensor, past: list[Tensor], step: int, stride: int = 1) -> tuple[Tensor, list[Tensor]]:
-        hidden = convolved(padded, self.first, stride=stride)
+        hidden = nn.functional.conv1d(padded, self.first.weight, self.first.bias, stride=stride)
         following = []
         for block, before in zip(self.blocks, past, strict=True):
             hidden, after = block(hidden, before, step)
@@ -133,35 +148,41 @@ class ContentFrameStream:
 
     def __init__(self, encoder: ContentEncoder) -> None:
         self._encoder = encoder.eval()
+        self._on_cpu = encoder.last.weight.device.type == "cpu"
         self.reset()
 
     def reset(self) -> None:
         """Forget everything heard; silence lies before what comes next."""
-        like = next(self._encoder.parameters()).new_zeros(1)
-        self._past = self._encoder._empty_past(like, step=STRIDE)
-        self._frames = like.new_full((1, NUM_MELS, self._encoder.shape.past_frames), _SILENCE)
+        shape, like = self._encoder.shape, self._encoder.last.weight
+        self._past = [like.new_zeros(2 * STRIDE * dilation, shape.channels) for dilation in shape.dilations]
+        self._frames = like.new_full((shape.past_frames, NUM_MELS), _SILENCE)
 
     @torch.inference_mode()
     def push(self, log_mel: Tensor) -> Tensor:
         """Take frames [1, NUM_MELS, T] (T may be 0), give log-posteriors [1, len(PHONES), T'] known now."""
-        return self._push(_scaled(log_mel))
+        return self._push(_scaled(log_mel[0].T))
 
     @torch.inference_mode()
     def flush(self) -> Tensor:
         """The log-posteriors still owed, silence assumed to follow."""
-        if self._frames.shape[-1] <= self._encoder.shape.past_frames:
+        if len(self._frames) <= self._encoder.shape.past_frames:
             return self._frames.new_zeros(1, len(PHONES), 0)
-        return self._push(self._frames.new_full((1, NUM_MELS, self._encoder.lookahead_frames), _SILENCE))
+        return self._push(self._frames.new_full((self._encoder.lookahead_frames, NUM_MELS), _SILENCE))
 
     def _push(self, scaled: Tensor) -> Tensor:
-        frames = torch.cat([self._frames, scaled], dim=-1)
-        taps = self._encoder.first.kernel_size[0]
-        count = frames.shape[-1] - taps + 1
+        frames = torch.cat([self._frames, scaled])
+        count = len(frames) - self._encoder.first.kernel_size[0] + 1
         if count <= 0:
             self._frames = frames
             return frames.new_zeros(1, len(PHONES), 0)
-        self._frames = frames[..., count:]
-        posteriors, self._past = self._encoder._run(frames, self._past, STRIDE)
+        self._frames = frames[count:]
+        if count <= FEW_FRAMES and self._on_cpu:
+            named = {f"past{number}": past.numpy() for number, past in enumerate(self._past)}
+            posteriors, *past = map(torch.from_numpy, self._encoder.graph.run({"frames": frames.numpy(), **named}))
+            self._past = past
+            return posteriors.T[None]
+        posteriors, past = self._encoder._run(frames.T[None], [past.T[None] for past in self._past], STRIDE)
+        self._past = [seen[0].T.contiguous() for seen in past]
         return posteriors
 
 
@@ -203,16 +224,49 @@ def load_content_encoder(torch_device: str = "cpu") -> ContentEncoder:
     return encoder.to(torch_device).eval().requires_grad_(False)
 
 
-def convolved(seen: Tensor, layer: nn.Conv1d, *, stride: int = 1, dilation: int = 1) -> Tensor:
-    """The layer's convolution [B, C, T'] to [B, O, T]; a matrix product for a few frames, where conv1d is slow."""
+def _graph_of(encoder: ContentEncoder) -> CompiledGraph:
+    """Inputs "frames" [T + taps - 1, NUM_MELS] and "past0" ...; gives log-posteriors [T, len(PHONES)] and the pasts."""
+    graph, channels = Graph(), encoder.shape.channels
+    frames = graph.input("frames", NUM_MELS)
+    hidden = _convolution(graph, encoder.first, frames, 1, encoder.first.bias)
+    bias, pasts = torch.zeros(channels), []
+    for number, block in enumerate(encoder.blocks):
+        assert isinstance(block, _Block)
+        past = graph.input(f"past{number}", channels)
+        seen = graph.add("Concat", past, _normalised(graph, block.norm, hidden, bias), axis=0)
+        hidden = _convolution(graph, block.conv, seen, STRIDE * block.dilation, hidden)
+        # Biases wait for the next normalisation, so that a product adds to what came before in one step.
+        bias = bias + block.conv.bias.detach() if block.conv.bias is not None else bias
+        pasts.append(graph.rows(seen, -2 * STRIDE * block.dilation))
+    hidden = _normalised(graph, encoder.last_norm, hidden, bias)
+    hidden = _convolution(graph, encoder.last, hidden, 1, encoder.last.bias)
+    graph.output(graph.add("LogSoftmax", hidden, axis=1), len(PHONES))
+    for past in pasts:
+        graph.output(past, channels)
+    return graph.compile()
+
+
+def _convolution(graph: Graph, layer: nn.Conv1d, seen: str, dilation: int, added: str | Tensor | None) -> str:
+    """Rows seen [T + (taps - 1) dilation, C] to [T, O], added to a value of the graph or to a bias."""
+    assert added is not None
     taps = layer.kernel_size[0]
-    count = seen.shape[-1] - (taps - 1) * dilation
-    if stride > 1 or count > _FEW_FRAMES or layer.bias is None:
-        return nn.functional.conv1d(seen, layer.weight, layer.bias, stride=stride, dilation=dilation)
-    columns = torch.stack([seen[..., tap * dilation : tap * dilation + count] for tap in range(taps)], dim=2)
-    return nn.functional.linear(columns.flatten(1, 2).transpose(1, 2), layer.weight.flatten(1), layer.bias).transpose(
-        1, 2
-    )
+    if taps > 1:
+        last = (taps - 1) * dilation
+        ends = [tap * dilation - last or TO_THE_END for tap in range(taps)]
+        shifted = [graph.rows(seen, tap * dilation, end) for tap, end in enumerate(ends)]
+        seen = graph.add("Concat", *shifted, axis=1)
+    weight = graph.constant(layer.weight.detach().permute(2, 1, 0).flatten(0, 1).numpy())
+    return graph.add("Gemm", seen, weight, added if isinstance(added, str) else graph.constant(added.detach().numpy()))
+
+
+def _normalised(graph: Graph, norm: nn.BatchNorm1d, value: str, bias: Tensor) -> str:
+    """A value and a bias, normalised by stored statistics and rectified."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight.detach() / (norm.running_var + norm.eps).sqrt()
+    shift = norm.bias.detach() + (bias - norm.running_mean) * scale
+    scaled = graph.add("Mul", value, graph.constant(scale.numpy()))
+    return graph.add("Relu", graph.add("Add", scaled, graph.constant(shift.numpy())))
 
 
 def _scaled(log_mel: Tensor) -> Tensor:
@@ -220,5 +274,4 @@ def _scaled(log_mel: Tensor) -> Tensor:
     return log_mel * 0.2 + 2.2
 
 
-_FEW_FRAMES = 16
 _SILENCE = SILENCE_LOG_MEL * 0.2 + 2.2

@@ -12,6 +12,8 @@ import torch
 from torch import nn
 
 from engine.conversion.bands import BAND_CENTRES_HZ, NUM_BANDS, NUM_SPEECH_BANDS
+from engine.conversion.graphs import FEW_FRAMES, TO_THE_END, CompiledGraph, Graph
+from engine.conversion.source import SourceFrames
 from engine.conversion.synthesis import SynthesisControls
 from engine.signal.clip import FloatArray
 
@@ -123,10 +125,24 @@ class Decoder(nn.Module):
         self.blocks = nn.ModuleList(_Block(shape.width, shape.kernel, dilation) for dilation in shape.dilations)
         self.norm = nn.LayerNorm(shape.width)
         self.leave = nn.Linear(shape.width, 2 * NUM_BANDS)
+        self._graph: CompiledGraph | None = None
         nn.init.normal_(self.leave.weight, std=0.01)
         with torch.no_grad():  # until trained: harmonics below, noise from some 5 kHz up
             self.leave.bias[:NUM_BANDS] = 0.0
             self.leave.bias[NUM_BANDS:] = torch.from_numpy(3.0 - BAND_CENTRES_HZ / 2000.0).clamp(min=-3.0)
+
+    def train(self, mode: bool = True) -> "Decoder":
+        """See `torch.nn.Module.train`."""
+        if mode:
+            self._graph = None  # its weights are about to change
+        return super().train(mode)
+
+    @property
+    def graph(self) -> CompiledGraph:
+        """`forward` for a few frames on the CPU."""
+        if self._graph is None:
+            self._graph = _graph_of(self)
+        return self._graph
 
     def initial_state(self, batch: int = 1) -> State:
         """The state before the first frame."""
@@ -174,85 +190,130 @@ class Decoder(nn.Module):
 class DecoderStream:
     """The decoder over frames as they come.
 
-    It computes what `Decoder.forward` does, with few and plain calls: live conversion brings one or two frames at a
-    time, when calling costs more than computing. Frames are rows, and a voice is worked into the weights beforehand.
-
     Args:
-        decoder: Its weights are shared; they must not change while streams use them.
+        decoder: In evaluation mode.
     """
 
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
-        weight, num_phones = decoder.enter.weight.detach(), decoder.shape.num_phones
-        parts = weight.split([num_phones, NUM_BANDS, NUM_SPEECH_BANDS, CONDITION_SIZE, 4], dim=1)
-        self._of_condition = parts[3]
-        self._enter = torch.cat([parts[0], parts[1] / 3.0, parts[2] / 2.0, parts[4]], dim=1)
-        self._extension = extended(torch.eye(NUM_SPEECH_BANDS, device=weight.device))
-        self._blocks = [block for block in decoder.blocks if isinstance(block, _Block)]
-        self._taps = [block.depthwise.weight.detach()[:, 0].T.contiguous() for block in self._blocks]
-        self._states = [weight.new_zeros(block.history, decoder.shape.width) for block in self._blocks]
+        self._torch_device = decoder.enter.weight.device
+        self._state = [state[0] for state in decoder.initial_state()]
         self._voice: Conditioning | None = None
 
-    def push(
-        self, posteriors: torch.Tensor, deviation: torch.Tensor, features: torch.Tensor, voice: Conditioning
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def push(self, frames: SourceFrames, f0_hz: FloatArray, voice: Conditioning) -> tuple[torch.Tensor, torch.Tensor]:
         """Predict the next frames.
 
         Args:
-            posteriors: [T, P].
-            deviation: [T, NUM_SPEECH_BANDS].
-            features: [T, 4] of `frame_features`.
+            frames: T of them, their deviation already weighted.
+            f0_hz: [T] wanted F0, NaN where unvoiced.
             voice: A batch of one.
 
         Returns:
             The envelope's shape and the logit of the harmonic share, each [T, 72].
         """
+        if len(f0_hz) <= FEW_FRAMES and self._torch_device.type == "cpu":
+            return self._push_few(frames, f0_hz, voice)
+
+        def batch(array: FloatArray) -> torch.Tensor:
+            return torch.from_numpy(np.ascontiguousarray(array, np.float32))[None].to(self._torch_device)
+
+        inputs = DecoderInputs(
+            batch(frames.posteriors),
+            batch(frames.deviation),
+            batch(np.nan_to_num(f0_hz)),
+            batch(frames.loudness),
+            batch(frames.relative_loudness),
+        )
+        shape, share, state = self._decoder(inputs, voice, [state[None] for state in self._state])
+        self._state = [state[0] for state in state]
+        return shape[0], share[0]
+
+    def _push_few(
+        self, frames: SourceFrames, f0_hz: FloatArray, voice: Conditioning
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         if voice is not self._voice:
-            self._adopt(voice)
-        found = posteriors @ self._prints
-        base = torch.where(features[:, :1] > 0, found[:, NUM_BANDS:], found[:, :NUM_BANDS])
-        base = torch.addmm(base, deviation, self._extension)
-        linear = nn.functional.linear
-        x = linear(torch.cat([posteriors, base, deviation, features], 1), self._enter, self._bias)
-        count, width = x.shape
-        for number, (block, taps) in enumerate(zip(self._blocks, self._taps, strict=True)):
-            joined = torch.cat([self._states[number], x])
-            self._states[number] = joined[count:]
-            step = block.depthwise.dilation[0] * width
-            mixed = (joined.as_strided((count, len(taps), width), (width, step, 1)) * taps).sum(1)
-            bias, norm, widen, narrow = block.depthwise.bias, block.norm, block.widen, block.narrow
-            assert bias is not None
-            mixed = nn.functional.layer_norm(mixed.add_(bias), norm.normalized_shape, norm.weight, norm.bias, norm.eps)
-            wide = nn.functional.gelu(linear(mixed, widen.weight, widen.bias))
-            x = x + linear(wide, narrow.weight, narrow.bias)
-        norm, leave = self._decoder.norm, self._decoder.leave
-        x = nn.functional.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
-        residual, share = linear(x, leave.weight, leave.bias).split(NUM_BANDS, 1)
-        residual = _RESIDUAL_LIMIT * torch.tanh(residual / _RESIDUAL_LIMIT)
-        return base + residual + voice.bias[0, 0], share + voice.bias[0, 1]
-
-    def _adopt(self, voice: Conditioning) -> None:
-        self._voice = voice
-        self._prints = torch.cat([voice.prints[0, 0], voice.prints[0, 1]], 1)
-        condition = self._decoder.project(voice.embedding) + voice.condition
-        self._bias = torch.addmv(self._decoder.enter.bias, self._of_condition, condition[0])
+            condition = self._decoder.project(voice.embedding) + voice.condition
+            self._voice = voice
+            self._voice_inputs = {
+                "prints": torch.cat([voice.prints[0, 0], voice.prints[0, 1]], 1).numpy(),
+                "condition": condition.numpy(),
+                "bias": voice.bias[0].numpy(),
+            }
+        inputs = {
+            "posteriors": frames.posteriors,
+            "deviation": frames.deviation,
+            "features": _features(frames, f0_hz),
+            **self._voice_inputs,
+            **{f"past{number}": state.numpy() for number, state in enumerate(self._state)},
+        }
+        shape, share, *state = map(torch.from_numpy, self._decoder.graph.run(inputs))
+        self._state = state
+        return shape, share
 
 
-def frame_features(f0_hz: FloatArray, loudness: FloatArray, relative_loudness: FloatArray) -> FloatArray:
-    """What the decoder reads of frames beside their spectra, [T, 4]: voicing, pitch, loudness twice.
-
-    Args:
-        f0_hz: [T] wanted F0, NaN or 0 where unvoiced.
-        loudness: [T], see `DecoderInputs`.
-        relative_loudness: [T].
-    """
+def _features(frames: SourceFrames, f0_hz: FloatArray) -> FloatArray:
+    """[T, 4]: voicing, pitch, and loudness twice, as `Decoder.forward` has them."""
     features = np.empty((len(f0_hz), 4), np.float32)
     voiced = f0_hz > 0
     features[:, 0] = voiced
     features[:, 1] = np.log2(np.where(voiced, np.maximum(f0_hz, 40.0), 200.0) / 200.0)
-    features[:, 2] = np.clip(relative_loudness, -12.0, 6.0) / 4.0
-    features[:, 3] = np.clip((loudness + 14.0) / 4.0, -1.0, 1.0)
+    features[:, 2] = np.clip(frames.relative_loudness, -12.0, 6.0) / 4.0
+    features[:, 3] = np.clip((frames.loudness + 14.0) / 4.0, -1.0, 1.0)
     return features
+
+
+def _graph_of(decoder: Decoder) -> CompiledGraph:
+    """See `DecoderStream._push_few` for its inputs; gives shape and logit of the share, [T, 72], and the states."""
+    graph, num_phones, width = Graph(), decoder.shape.num_phones, decoder.shape.width
+
+    def constant(tensor: torch.Tensor) -> str:
+        return graph.constant(tensor.detach().numpy())
+
+    def linear(layer: nn.Linear, value: str) -> str:
+        return graph.add("Gemm", value, constant(layer.weight.T), constant(layer.bias))
+
+    def normalised(norm: nn.LayerNorm, value: str) -> str:
+        return graph.add("LayerNormalization", value, constant(norm.weight), constant(norm.bias), epsilon=norm.eps)
+
+    def scaled(value: str, factor: float) -> str:
+        return graph.add("Mul", value, graph.constant([factor]))
+
+    posteriors, deviation = graph.input("posteriors", num_phones), graph.input("deviation", NUM_SPEECH_BANDS)
+    features, prints = graph.input("features", 4), graph.input("prints", 2 * NUM_BANDS)
+    condition, bias = graph.input("condition", CONDITION_SIZE), graph.input("bias", NUM_BANDS)
+    found = graph.add("MatMul", posteriors, prints)
+    voiced = graph.add("Greater", graph.columns(features, 0, 1), graph.constant([0.0]))
+    printed = graph.add("Where", voiced, graph.columns(found, NUM_BANDS), graph.columns(found, 0, NUM_BANDS))
+    base = graph.add("Gemm", deviation, constant(extended(torch.eye(NUM_SPEECH_BANDS))), printed)
+    sizes = [num_phones, NUM_BANDS, NUM_SPEECH_BANDS, CONDITION_SIZE, 4]
+    of_phones, of_base, of_deviation, of_condition, of_features = decoder.enter.weight.split(sizes, dim=1)
+    entering = torch.cat([of_phones, of_base / 3.0, of_deviation / 2.0, of_features], dim=1)
+    voice = graph.add("Gemm", condition, constant(of_condition.T), constant(decoder.enter.bias))
+    inputs = graph.add("Concat", posteriors, base, deviation, features, axis=1)
+    x = graph.add("Gemm", inputs, constant(entering.T), voice)
+    pasts = []
+    for number, block in enumerate(decoder.blocks):
+        assert isinstance(block, _Block)
+        depthwise = block.depthwise
+        assert depthwise.bias is not None
+        joined = graph.add("Concat", graph.input(f"past{number}", width), x, axis=0)
+        mixed = constant(depthwise.bias)
+        for tap in range(depthwise.kernel_size[0]):
+            first = tap * depthwise.dilation[0]
+            seen = graph.rows(joined, first, first - block.history or TO_THE_END)
+            mixed = graph.add("Add", mixed, graph.add("Mul", seen, constant(depthwise.weight[:, 0, tap])))
+        wide = linear(block.widen, normalised(block.norm, mixed))
+        bent = graph.add("Add", graph.add("Erf", scaled(wide, 0.5**0.5)), graph.constant([1.0]))
+        x = graph.add("Add", x, linear(block.narrow, scaled(graph.add("Mul", wide, bent), 0.5)))  # GELU
+        pasts.append(graph.rows(joined, -block.history))
+    left = linear(decoder.leave, normalised(decoder.norm, x))
+    residual = graph.add("Tanh", scaled(graph.columns(left, 0, NUM_BANDS), 1 / _RESIDUAL_LIMIT))
+    shape = graph.add("Add", base, scaled(residual, _RESIDUAL_LIMIT))
+    graph.output(graph.add("Add", shape, graph.rows(bias, 0, 1)), NUM_BANDS)
+    graph.output(graph.add("Add", graph.columns(left, NUM_BANDS), graph.rows(bias, 1)), NUM_BANDS)
+    for past in pasts:
+        graph.output(past, width)
+    return graph.compile()
 
 
 def extended(deviation: torch.Tensor) -> torch.Tensor:

@@ -29,6 +29,7 @@ _UPDATE_FRAMES = 50
 _MAX_COUNTED_FRAMES = 6000.0
 DEVIATION_LIMIT = 5.0
 _KEPT_COSINES = 20
+DEVIATION_WEIGHT = np.float32(0.4)
 _ABSOLUTE_SILENCE = -13.8  # natural log of power, -60 dBFS
 _ACTIVE_BELOW_MEAN = 4.0  # natural log of power, 17 dB
 _MEAN_FRAMES = 400
@@ -141,12 +142,14 @@ class SourceFrames:
     """What the decoder reads of the source.
 
     Attributes:
-        deviation: [T, NUM_SPEECH_BANDS], from the source's own print of the phone.
+        posteriors: [T, P] of the phones.
+        deviation: [T, NUM_SPEECH_BANDS], from the source's own print of the phone, weighted.
         shape: [T, NUM_SPEECH_BANDS] the source's envelope without its loudness.
         loudness: [T].
         relative_loudness: [T].
     """
 
+    posteriors: FloatArray
     deviation: FloatArray
     shape: FloatArray
     loudness: FloatArray
@@ -221,7 +224,7 @@ class SourceColour:
             start = end
             if self._index % _UPDATE_FRAMES == 0:
                 self._renew()
-        return SourceFrames(deviation, speech_shape, level, relative)
+        return SourceFrames(posteriors, deviation * DEVIATION_WEIGHT, speech_shape, level, relative)
 
     def _renew(self) -> None:
         counted = self.statistics.num_frames
