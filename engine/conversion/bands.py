@@ -5,6 +5,8 @@ the envelope (Morise, "CheapTrick", Speech Communication 2015), then over triang
 frequency, 70 Hz + 3.5 %. Levels are natural logarithms of power per bin.
 """
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 import scipy.fft
@@ -60,31 +62,48 @@ def band_levels(samples: FloatArray, f0_hz: FloatArray) -> tuple[FloatArray, Flo
         The envelope and the unsmoothed bands, each [T, 72] float32: natural logarithm of power per hertz, scaled so
         that white noise of variance 1 lies at 0.
     """
-    frames = np.lib.stride_tricks.sliding_window_view(samples, WINDOW_LENGTH)[::HOP_LENGTH]
-    power = np.square(np.abs(scipy.fft.rfft(frames * _WINDOW, axis=1))) / _WINDOW_POWER
+    power = _power(samples)
     raw = np.log(power @ _BAND_MATRIX + _FLOOR)
-    envelope = np.log(_smooth(power, f0_hz) @ _BAND_MATRIX + _FLOOR)
-    return envelope.astype(np.float32), raw.astype(np.float32)
+    return _envelopes(power, f0_hz), raw.astype(np.float32)
+
+
+def envelopes(samples: FloatArray, f0_hz: FloatArray) -> FloatArray:
+    """The first half of `band_levels`."""
+    return _envelopes(_power(samples), f0_hz)
+
+
+def _power(samples: FloatArray) -> FloatArray:
+    frames = np.lib.stride_tricks.sliding_window_view(samples, WINDOW_LENGTH)[::HOP_LENGTH]
+    spectrum = scipy.fft.rfft(frames * _WINDOW, axis=1)
+    return (np.square(spectrum.real) + np.square(spectrum.imag)) / np.float32(_WINDOW_POWER)
+
+
+def _envelopes(power: FloatArray, f0_hz: FloatArray) -> FloatArray:
+    return np.log(_smooth(power, f0_hz) @ _BAND_MATRIX + _FLOOR).astype(np.float32)
 
 
 def _smooth(power: FloatArray, f0_hz: FloatArray) -> FloatArray:
     """Mean over one F0 along frequency, by differences of the cumulative sum; the spectrum is mirrored at its ends."""
     bin_hz = SAMPLE_RATE / WINDOW_LENGTH
-    width = np.where(np.isfinite(f0_hz), np.clip(f0_hz, _UNVOICED_SMOOTHING_HZ, 1500.0), _UNVOICED_SMOOTHING_HZ)
     pad = int(np.ceil(750.0 / bin_hz)) + 2
-    mirrored = np.concatenate([power[:, pad:0:-1], power, power[:, -2 : -pad - 2 : -1]], axis=1)
-    total = np.concatenate([np.zeros((len(power), 1)), np.cumsum(mirrored, axis=1, dtype=np.float64)], axis=1)
-    half = (width / bin_hz / 2)[:, None]
-    centre = np.arange(FFT_BINS)[None, :] + pad + 0.5
-    smooth = _at(total, centre + half) - _at(total, centre - half)
-    return (np.maximum(smooth, 0.0) / (2 * half)).astype(np.float32)
+    total = np.zeros((len(power), FFT_BINS + 2 * pad + 1))
+    total[:, pad + 1 : pad + 1 + FFT_BINS] = power
+    total[:, 1 : pad + 1] = power[:, pad:0:-1]
+    total[:, pad + 1 + FFT_BINS :] = power[:, -2 : -pad - 2 : -1]
+    np.cumsum(total, axis=1, out=total)
+    smooth = np.empty_like(power)
+    for row, sums, hz in zip(smooth, total, f0_hz.tolist(), strict=True):
+        width = min(max(hz, _UNVOICED_SMOOTHING_HZ), 1500.0) if math.isfinite(hz) else _UNVOICED_SMOOTHING_HZ
+        half = width / bin_hz / 2
+        row[:] = (_from(sums, pad + 0.5 + half) - _from(sums, pad + 0.5 - half)) / (2 * half)
+    return np.maximum(smooth, 0.0, out=smooth)
 
 
-def _at(total: npt.NDArray[np.float64], position: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    index = np.floor(position).astype(np.int64)
+def _from(sums: npt.NDArray[np.float64], position: float) -> npt.NDArray[np.float64]:
+    """Sums at a place between two of them, and at the places one further each, one for every bin."""
+    index = int(position)
     share = position - index
-    low = np.take_along_axis(total, index, axis=1)
-    return low + share * (np.take_along_axis(total, index + 1, axis=1) - low)
+    return sums[index : index + FFT_BINS] * (1.0 - share) + sums[index + 1 : index + 1 + FFT_BINS] * share
 
 
 def loudness(levels: FloatArray) -> FloatArray:

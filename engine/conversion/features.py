@@ -4,8 +4,12 @@ Frame t is centred on sample t * HOP_LENGTH and sees 10 ms to either side, so an
 1 + N // HOP_LENGTH frames, and a stream knows frame t once sample t * HOP_LENGTH + LOOKAHEAD_SAMPLES - 1 has come.
 """
 
+import numpy as np
+import scipy.fft
 import torch
 from torch import Tensor, nn
+
+from engine.signal.clip import FloatArray
 
 SAMPLE_RATE = 16000
 HOP_LENGTH = 160
@@ -60,36 +64,39 @@ class LogMelStream:
     latency_samples = LOOKAHEAD_SAMPLES
 
     def __init__(self, front_end: LogMel) -> None:
-        self._front_end = front_end
+        self._window = front_end.window.cpu().numpy()
+        self._filters = front_end.filters.cpu().numpy()
         self.reset()
 
     def reset(self) -> None:
         """Forget everything heard; silence lies before what comes next."""
-        self._pending = torch.zeros(1, LOOKAHEAD_SAMPLES)
+        self._pending = np.zeros(LOOKAHEAD_SAMPLES, np.float32)
         self._received = self._made = 0
 
-    @torch.inference_mode()
     def push(self, samples: Tensor) -> Tensor:
         """Take [1, N] samples at 16 kHz (N may be 0), give the frames [1, NUM_MELS, T] that are complete now."""
         self._received += samples.shape[-1]
-        return self._analyse(samples)
+        return self._analyse(samples[0].numpy())
 
-    @torch.inference_mode()
     def flush(self) -> Tensor:
         """The frames still owed, silence assumed to follow: in all 1 + N // HOP_LENGTH for N samples pushed."""
         owed = 1 + self._received // HOP_LENGTH - self._made
-        needed = WINDOW_LENGTH + (owed - 1) * HOP_LENGTH - self._pending.shape[-1]
-        return self._analyse(torch.zeros(1, max(needed, 0)))[..., :owed]
+        needed = WINDOW_LENGTH + (owed - 1) * HOP_LENGTH - len(self._pending)
+        return self._analyse(np.zeros(max(needed, 0), np.float32))[..., :owed]
 
-    def _analyse(self, samples: Tensor) -> Tensor:
-        pending = torch.cat([self._pending, samples], dim=-1)
-        count = 1 + (pending.shape[-1] - WINDOW_LENGTH) // HOP_LENGTH
+    def _analyse(self, samples: FloatArray) -> Tensor:
+        """`LogMel.frames` by NumPy, which is quicker at a few frames."""
+        pending = np.concatenate([self._pending, samples])
+        count = 1 + (len(pending) - WINDOW_LENGTH) // HOP_LENGTH
         if count <= 0:
             self._pending = pending
             return torch.zeros(1, NUM_MELS, 0)
         self._made += count
-        self._pending = pending[:, count * HOP_LENGTH :]
-        return self._front_end.frames(pending[:, : WINDOW_LENGTH + (count - 1) * HOP_LENGTH])
+        self._pending = pending[count * HOP_LENGTH :]
+        windows = np.lib.stride_tricks.sliding_window_view(pending, WINDOW_LENGTH)[: count * HOP_LENGTH : HOP_LENGTH]
+        spectrum = scipy.fft.rfft(windows * self._window, _FFT_LENGTH, axis=1)
+        power = (np.square(spectrum.real) + np.square(spectrum.imag)) @ self._filters
+        return torch.from_numpy(np.log(np.maximum(power, np.float32(_POWER_FLOOR)))).T[None]
 
 
 def mel_filters() -> Tensor:

@@ -101,15 +101,19 @@ class PrintStatistics:
             active: [T]; other frames are pauses and are not counted.
             bandwidth_hz: Bands above say nothing of the voice.
         """
+        if not active.any():
+            return
         shapes = levels - loudness(levels)[:, None]
+        num_groups = sum(bandwidth_hz * 1.06 >= min(top_hz, 24000.0) for top_hz in _GROUP_TOPS_HZ)
+        if not num_groups:
+            return
+        bands = slice(0, _GROUPS[num_groups - 1].stop)
         for is_voiced in (0, 1):
             chosen = active & (voiced == bool(is_voiced))
-            weights = posteriors[chosen]
-            gram, sums = weights.T @ weights, weights.T @ shapes[chosen]
-            for group, top_hz in enumerate(_GROUP_TOPS_HZ):
-                if bandwidth_hz * 1.06 >= min(top_hz, 24000.0):
-                    self.gram[group, is_voiced] += gram
-                    self.sums[is_voiced, :, _GROUPS[group]] += sums[:, _GROUPS[group]]
+            if chosen.any():
+                weights = posteriors[chosen]
+                self.gram[:num_groups, is_voiced] += weights.T @ weights
+                self.sums[is_voiced, :, bands] += weights.T @ shapes[chosen, bands]
 
     def include(self, other: "PrintStatistics") -> None:
         """Count the frames of other statistics, too."""

@@ -61,10 +61,7 @@ class Decimator:
             self._kept = joined
             return np.zeros(0, np.float32)
         self._kept = joined[count * _DECIMATION :].copy()
-        used = joined[: (count - 1) * _DECIMATION + _DECIMATOR_TAPS]
-        return scipy.signal.upfirdn(self._taps, used, 1, _DECIMATION)[(_DECIMATOR_TAPS - 1) // _DECIMATION :][
-            :count
-        ].astype(np.float32)
+        return np.convolve(joined, self._taps, "valid")[::_DECIMATION][:count]
 
 
 class FrameReader:

@@ -41,23 +41,24 @@ class HighPass:
     def __init__(self, sample_rate: int, cutoff_hz: float) -> None:
         self._sample_rate = sample_rate
         self._cutoff_hz = cutoff_hz
-        self._sections = self._design(cutoff_hz)
-        self._state = np.zeros((1, 2))
+        self._b, self._a = self._design(cutoff_hz)
+        self._state = np.zeros(2)
 
     def push(self, samples: FloatArray, cutoff_hz: float) -> FloatArray:
         """Filter [N]; a cutoff of 0 lets everything through."""
-        before, self._state = signal.sosfilt(self._sections, samples, zi=self._state)
+        before, self._state = signal.lfilter(self._b, self._a, samples, zi=self._state)
         if cutoff_hz == self._cutoff_hz:
             return np.asarray(before, dtype=np.float32)
-        self._cutoff_hz, self._sections = cutoff_hz, self._design(cutoff_hz)
-        after, self._state = signal.sosfilt(self._sections, samples, zi=np.zeros((1, 2)))
+        self._cutoff_hz, (self._b, self._a) = cutoff_hz, self._design(cutoff_hz)
+        after, self._state = signal.lfilter(self._b, self._a, samples, zi=np.zeros(2))
         share = np.linspace(0.0, 1.0, len(samples))
         return np.asarray(before * (1 - share) + after * share, dtype=np.float32)
 
-    def _design(self, cutoff_hz: float) -> np.ndarray:
+    def _design(self, cutoff_hz: float) -> tuple[np.ndarray, np.ndarray]:
         if cutoff_hz <= 0:
-            return np.array([[1.0, 0.0, 0.0, 1.0, 0.0, 0.0]])
-        return np.asarray(signal.butter(2, cutoff_hz, "highpass", fs=self._sample_rate, output="sos"))
+            return np.array([1.0, 0.0, 0.0]), np.array([1.0, 0.0, 0.0])
+        b, a = signal.butter(2, cutoff_hz, "highpass", fs=self._sample_rate)
+        return b, a
 
 
 class SmoothGain:
@@ -96,6 +97,7 @@ class Gate:
 
     def __init__(self, sample_rate: int) -> None:
         self._cell = sample_rate // 1000
+        self._ramp = np.arange(1, self._cell + 1)
         smoothing = np.exp(-1.0 / (0.005 * sample_rate))
         self._b, self._a = np.array([1 - smoothing]), np.array([1.0, -smoothing])
         self._state = np.zeros(1)
@@ -109,17 +111,19 @@ class Gate:
         power, self._state = signal.lfilter(self._b, self._a, np.square(samples, dtype=np.float64), zi=self._state)
         opens = 10 ** (threshold_dbfs / 10)
         closes = opens * 10 ** (-self.HYSTERESIS_DB / 10)
-        gains = np.empty(len(samples), dtype=np.float32)
-        position = 0
-        while position < len(samples):
-            if self._in_cell == 0:
-                self._decide(power[position], opens, closes, enabled)
-            count = min(self._cell - self._in_cell, len(samples) - position)
-            gains[position : position + count] = self._gain + self._slope * np.arange(1, count + 1)
-            self._gain += self._slope * count
-            self._in_cell = (self._in_cell + count) % self._cell
-            position += count
-        return np.clip(gains, 0.0, 1.0, out=gains)
+        if not len(samples):
+            return np.zeros(0, dtype=np.float32)
+        used = self._in_cell or self._cell  # samples of the cell before, whether it is complete or not
+        starts, slopes = [self._gain - self._slope * used], [self._slope]
+        for level in power[self._cell - used :: self._cell].tolist():
+            self._gain = starts[-1] + slopes[-1] * self._cell
+            self._decide(level, opens, closes, enabled)
+            starts.append(self._gain)
+            slopes.append(self._slope)
+        self._in_cell = (used + len(samples)) % self._cell
+        self._gain = starts[-1] + slopes[-1] * (self._in_cell or self._cell)
+        gains = np.array(starts)[:, np.newaxis] + np.array(slopes)[:, np.newaxis] * self._ramp
+        return np.clip(gains.ravel()[used : used + len(samples)], 0.0, 1.0).astype(np.float32)
 
     def _decide(self, power: float, opens: float, closes: float, enabled: bool) -> None:
         self._quiet_cells = 0 if power > closes else self._quiet_cells + 1
