@@ -20,7 +20,7 @@ from engine.signal.clip import FloatArray
 EMBEDDING_SIZE = 256
 CONDITION_SIZE = 24
 _RESIDUAL_LIMIT = 4.0  # natural log of power: 17 dB
-_NO_LEVEL = -60.0
+NO_LEVEL = -60.0
 _LOUDNESS_EXPONENT = 0.3
 
 
@@ -200,7 +200,7 @@ class DecoderStream:
         self._state = [state[0] for state in decoder.initial_state()]
         self._voice: Conditioning | None = None
 
-    def push(self, frames: SourceFrames, f0_hz: FloatArray, voice: Conditioning) -> tuple[torch.Tensor, torch.Tensor]:
+    def push(self, frames: SourceFrames, f0_hz: FloatArray, voice: Conditioning) -> tuple[FloatArray, FloatArray]:
         """Predict the next frames.
 
         Args:
@@ -225,12 +225,10 @@ class DecoderStream:
             batch(frames.relative_loudness),
         )
         shape, share, state = self._decoder(inputs, voice, [state[None] for state in self._state])
-        self._state = [state[0] for state in state]
-        return shape[0], share[0]
+        self._state = [last[0] for last in state]
+        return shape[0].cpu().numpy(), share[0].cpu().numpy()
 
-    def _push_few(
-        self, frames: SourceFrames, f0_hz: FloatArray, voice: Conditioning
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _push_few(self, frames: SourceFrames, f0_hz: FloatArray, voice: Conditioning) -> tuple[FloatArray, FloatArray]:
         if voice is not self._voice:
             condition = self._decoder.project(voice.embedding) + voice.condition
             self._voice = voice
@@ -246,8 +244,8 @@ class DecoderStream:
             **self._voice_inputs,
             **{f"past{number}": state.numpy() for number, state in enumerate(self._state)},
         }
-        shape, share, *state = map(torch.from_numpy, self._decoder.graph.run(inputs))
-        self._state = state
+        shape, share, *state = self._decoder.graph.run(inputs)
+        self._state = [torch.from_numpy(last) for last in state]
         return shape, share
 
 
@@ -339,15 +337,9 @@ def to_controls(
         inputs: Where `f0_hz` is 0 all is noise.
         loudness: [B, T] what the frames' loudness becomes.
     """
-    return split_levels(shape, share, (inputs.f0_hz > 0).unsqueeze(-1), loudness.unsqueeze(-1))
-
-
-def split_levels(
-    shape: torch.Tensor, share: torch.Tensor, voiced: torch.Tensor, loudness: torch.Tensor
-) -> SynthesisControls:
-    """`to_controls` with [B, T, 1] bool, whether frames are voiced, and their loudness, [B, T, 1]."""
-    levels = shape + (loudness - tensor_loudness(shape).unsqueeze(-1))
-    nothing = torch.full_like(levels, _NO_LEVEL)
+    levels = shape + (loudness - tensor_loudness(shape)).unsqueeze(-1)
+    voiced = (inputs.f0_hz > 0).unsqueeze(-1)
+    nothing = torch.full_like(levels, NO_LEVEL)
     harmonic = torch.where(voiced, levels + nn.functional.logsigmoid(share), nothing)
     noise = torch.where(voiced, levels + nn.functional.logsigmoid(-share), levels)
     return SynthesisControls(harmonic, noise)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from engine.conversion.bands import (
@@ -13,14 +14,15 @@ from engine.conversion.bands import (
     NUM_BANDS,
     NUM_SPEECH_BANDS,
     SAMPLE_RATE,
-    band_levels,
+    envelopes,
+    loudness,
     shifted,
 )
 from engine.conversion.content import ContentEncoder, ContentStream
-from engine.conversion.decoder import Conditioning, Decoder, DecoderStream, split_levels
+from engine.conversion.decoder import NO_LEVEL, Conditioning, Decoder, DecoderStream
 from engine.conversion.prints import PrintModel, PrintStatistics
 from engine.conversion.source import FrameReader, SourceColour, SourceFrames
-from engine.conversion.synthesis import SourceFilter, StreamingSourceFilter, SynthesisControls
+from engine.conversion.synthesis import SourceFilter, StreamingSourceFilter
 from engine.conversion.voice import Voice
 from engine.signal.clip import FloatArray
 
@@ -203,8 +205,7 @@ class ConversionStream:
         self._latency_samples = lookahead + HOP_LENGTH
         self._f0: tuple[FloatArray, FloatArray] = (np.zeros(0, np.float32), np.zeros(0, np.float32))
         self._colour = SourceColour(self._parts.print_model, self._primed)
-        self._finish = Finish(self._parts.torch_device)
-        self._rumble = torch.from_numpy(_rumble_levels()).to(self._parts.torch_device)
+        self._finish = Finish()
         self._synthesis = StreamingSourceFilter(self._parts.source_filter, self._seed)
         self._decoder = DecoderStream(self._parts.decoder)
         self._used_voice = self._ramp_target = self._wanted_voice
@@ -248,8 +249,7 @@ class ConversionStream:
         self._f0 = self._f0[0][num_frames:], self._f0[1][num_frames:]
         wanted_f0 = wanted_f0 * np.float32(2.0 ** (self.transpose_semitones / 12))
         self._recent.extend(zip(source_f0[-_RECENT_FRAMES:], wanted_f0[-_RECENT_FRAMES:], strict=True))
-        envelope, _ = band_levels(audio, source_f0)
-        frames = self._colour.push(envelope, posteriors, source_f0)
+        frames = self._colour.push(envelopes(audio, source_f0), posteriors, source_f0)
         formant_semitones, consonants = self.formant_semitones, self.consonants
         produced = []
         start = 0
@@ -281,19 +281,15 @@ class ConversionStream:
         return True
 
     def _synthesise(self, frames: SourceFrames, f0_hz: FloatArray, formant: float, consonants: float) -> FloatArray:
-        torch_device = self._parts.torch_device
-
-        def tensor(array: FloatArray) -> torch.Tensor:
-            return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(torch_device)
-
         shape, share = self._decoder.push(frames, f0_hz, self._used_voice)
-        voiced = torch.from_numpy(f0_hz[:, None] > 0).to(torch_device)
-        shape = self._finish.push(shape, tensor(frames.shape), voiced, formant, consonants)
-        controls = split_levels(
-            shape[None], share[None] + HARMONIC_LIFT, voiced[None], tensor(frames.loudness[:, None])[None]
-        )
-        noise = torch.where(voiced, controls.noise, controls.noise - self._rumble)
-        return self._synthesis.push(f0_hz, SynthesisControls(controls.harmonic, noise))
+        voiced = f0_hz[:, None] > 0
+        shape = self._finish.push(shape, frames.shape, voiced, formant, consonants)
+        # As `engine.conversion.decoder.to_controls`, in NumPy.
+        levels = shape + (frames.loudness - loudness(shape))[:, None]
+        share = share + np.float32(HARMONIC_LIFT)
+        harmonic = np.where(voiced, levels - np.logaddexp(0, -share), np.float32(NO_LEVEL))
+        noise = np.where(voiced, levels - np.logaddexp(0, share), levels - _RUMBLE)
+        return self._synthesis.push(f0_hz, harmonic, noise)
 
 
 class PitchFactory(Protocol):
@@ -304,42 +300,39 @@ class PitchFactory(Protocol):
 
 
 class Finish:
-    """The last touch to the decoder's envelopes, all of it linear: formants moved, contrast raised, consonants kept.
+    """The last touch to the decoder's envelopes, all of it linear: formants moved, contrast raised, consonants kept."""
 
-    Args:
-        torch_device: Where the envelopes are.
-    """
-
-    def __init__(self, torch_device: str) -> None:
-        self._torch_device = torch_device
-        self._contrast = torch.from_numpy(_contrast_matrix()).to(torch_device)
-        self._formant = self._consonants = 0.0
+    def __init__(self) -> None:
+        self._contrast = _contrast_matrix()
+        self._consonants = 0.0
 
     def push(
-        self, shape: torch.Tensor, source_shape: torch.Tensor, voiced: torch.Tensor, formant: float, consonants: float
-    ) -> torch.Tensor:
+        self,
+        shape: FloatArray,
+        source_shape: FloatArray,
+        voiced: npt.NDArray[np.bool_],
+        formant: float,
+        consonants: float,
+    ) -> FloatArray:
         """Finish frames.
 
         Args:
             shape: [T, 72] as decoded.
             source_shape: [T, NUM_SPEECH_BANDS].
-            voiced: [T, 1] bool. Where True, the contrast between formants and the valleys between them is raised.
+            voiced: [T, 1]. Where True, the contrast between formants and the valleys between them is raised.
             formant: Semitones.
             consonants: 0 to 1: how far the other frames are drawn back to the source's own envelope, so that
                 consonants stay as they were said.
         """
-        if formant:
-            if formant != self._formant:
-                moved = shifted(np.eye(NUM_BANDS, dtype=np.float32), formant)
-                self._moved, self._formant = torch.from_numpy(moved).to(self._torch_device), formant
-            shape = shape @ self._moved
+        shape = shifted(shape, formant)
+        if voiced.all():
+            return shape @ self._contrast
         if consonants != self._consonants:
-            self._towards = torch.from_numpy(np.float32(consonants) * _consonant_matrix()).to(self._torch_device)
-            self._consonants = consonants
+            self._towards, self._consonants = np.float32(consonants) * _consonant_matrix(), consonants
         unvoiced = shape
         if consonants:
-            unvoiced = torch.addmm(shape, source_shape - shape[:, :NUM_SPEECH_BANDS], self._towards)
-        return torch.where(voiced, shape @ self._contrast, unvoiced)
+            unvoiced = shape + (source_shape - shape[:, :NUM_SPEECH_BANDS]) @ self._towards
+        return np.where(voiced, shape @ self._contrast, unvoiced)
 
 
 def protect(shape: torch.Tensor, source_shape: torch.Tensor, f0_hz: torch.Tensor, amount: float) -> torch.Tensor:
@@ -378,6 +371,9 @@ def _rumble_levels() -> FloatArray:
     """[72] natural logarithm of power: what is taken off the noise of unvoiced frames, fading out below the limit."""
     share = np.interp(BAND_CENTRES_HZ, [0.7 * _RUMBLE_BELOW_HZ, _RUMBLE_BELOW_HZ], [1.0, 0.0])
     return np.asarray(share * _RUMBLE_DB * np.log(10.0) / 10.0, np.float32)
+
+
+_RUMBLE = _rumble_levels()
 
 
 def _cut(frames: SourceFrames, part: slice) -> SourceFrames:

@@ -5,9 +5,11 @@ that a change of any parameter takes a hop and never clicks. Minimum phase costs
 Tensors everywhere, because training goes through the same code as `push`.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.fft
 import torch
 
 from engine.conversion.bands import HOP_LENGTH, SAMPLE_RATE, interpolation_matrix
@@ -21,6 +23,7 @@ KERNEL_TAPS = 32
 KERNEL_PHASES = 128
 _SILENT_LEVEL = -18.5  # natural log of power per bin, -80 dBFS white noise: the synthesis fades to zero below
 _SILENT_FADE = 2.3  # 10 dB
+_FEW_FRAMES = 16
 
 
 def _pulse_kernels() -> FloatArray:
@@ -32,6 +35,8 @@ def _pulse_kernels() -> FloatArray:
 
 
 KERNELS = _pulse_kernels()
+_RAMP = np.arange(1, HOP_LENGTH + 1) / HOP_LENGTH
+_RAMPS = _RAMP * HOP_LENGTH / SAMPLE_RATE, _RAMP * _RAMP / 2 * HOP_LENGTH / SAMPLE_RATE  # of F0 and its change: cycles
 
 
 class Excitation:
@@ -67,25 +72,24 @@ class Excitation:
         noise = self._noise.standard_normal((num_frames, HOP_LENGTH), dtype=np.float32)
         pulses = np.zeros(num_frames * HOP_LENGTH + KERNEL_TAPS, np.float32)
         pulses[:KERNEL_TAPS] = self._tail
-        ramp = np.arange(1, HOP_LENGTH + 1) / HOP_LENGTH
-        for index, end in enumerate(f0_hz.astype(np.float64)):
+        for index, end in enumerate(f0_hz.tolist()):
             start = self._last_f0_hz
             self._last_f0_hz = end
-            if np.isnan(start) and np.isnan(end):
+            if math.isnan(start) and math.isnan(end):
                 self._phase = 0.5
                 continue
-            start = end if np.isnan(start) else start
-            end = start if np.isnan(end) else end
+            start = end if math.isnan(start) else start
+            end = start if math.isnan(end) else end
             # F0 runs linearly inside a hop; its integral crosses an integer at every pulse.
-            cycles = (start * ramp + (end - start) * ramp * ramp / 2) * HOP_LENGTH / SAMPLE_RATE + self._phase
-            before = np.concatenate([[self._phase], cycles[:-1]])
-            hits = np.flatnonzero(np.floor(cycles) > np.floor(before))
-            for hit in hits:
-                fraction = (np.floor(cycles[hit]) - before[hit]) / (cycles[hit] - before[hit])
-                period = 1.0 / (cycles[hit] - before[hit])
-                row = KERNELS[int(round(fraction * KERNEL_PHASES))]
+            cycles = _RAMPS[0] * start + _RAMPS[1] * (end - start)
+            cycles += self._phase
+            whole = np.floor(cycles)
+            for hit in np.flatnonzero(np.diff(whole, prepend=math.floor(self._phase))).tolist():
+                before = float(cycles[hit - 1]) if hit else self._phase
+                step = float(cycles[hit]) - before
+                row = KERNELS[round((float(whole[hit]) - before) / step * KERNEL_PHASES)]
                 place = index * HOP_LENGTH + hit
-                pulses[place : place + KERNEL_TAPS] += np.float32(np.sqrt(period)) * row
+                pulses[place : place + KERNEL_TAPS] += np.float32(math.sqrt(1.0 / step)) * row
             self._phase = float(cycles[-1] % 1.0)
         self._tail = pulses[num_frames * HOP_LENGTH :].copy()
         return pulses[: num_frames * HOP_LENGTH].reshape(num_frames, HOP_LENGTH), noise
@@ -110,6 +114,7 @@ class SourceFilter(torch.nn.Module):
     _rising: torch.Tensor
     _to_bins: torch.Tensor
     _fold: torch.Tensor
+    _to_logarithm_and_phase: torch.Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -120,6 +125,10 @@ class SourceFilter(torch.nn.Module):
         fold[0] = fold[FFT_LENGTH // 2] = 1.0
         fold[1 : FFT_LENGTH // 2] = 2.0
         self.register_buffer("_fold", fold, persistent=False)
+        cepstrum = scipy.fft.irfft(interpolation_matrix(NUM_BINS).astype(np.float64) / 2, FFT_LENGTH) * fold.numpy()
+        spectrum = scipy.fft.rfft(cepstrum)
+        table = torch.from_numpy(np.concatenate([spectrum.real, spectrum.imag], 1)).float()
+        self.register_buffer("_to_logarithm_and_phase", table, persistent=False)
 
     def filters(self, levels: torch.Tensor) -> torch.Tensor:
         """Minimum-phase spectra of band levels, [..., 72] to complex [..., 1025], by the cepstrum.
@@ -130,6 +139,17 @@ class SourceFilter(torch.nn.Module):
         cepstrum = torch.fft.irfft(magnitude, n=FFT_LENGTH) * self._fold
         gain = torch.clamp((levels.amax(-1, keepdim=True) - _SILENT_LEVEL) / _SILENT_FADE, 0.0, 1.0)
         return torch.exp(torch.fft.rfft(cepstrum)) * gain
+
+    def few_filters(self, levels: torch.Tensor) -> torch.Tensor:
+        """`filters` by one product, quicker for a few frames: logarithm and phase are linear in the levels."""
+        logarithm, phase = (levels @ self._to_logarithm_and_phase).split(NUM_BINS, -1)
+        gain = torch.clamp((levels.amax(-1, keepdim=True) - _SILENT_LEVEL) / _SILENT_FADE, 0.0, 1.0)
+        return torch.polar(torch.exp(logarithm) * gain, phase)
+
+    @property
+    def torch_device(self) -> torch.device:
+        """Where the tables are."""
+        return self._rising.device
 
     def forward(self, pulses: torch.Tensor, noise: torch.Tensor, controls: SynthesisControls) -> torch.Tensor:
         """Shape whole stretches.
@@ -146,11 +166,15 @@ class SourceFilter(torch.nn.Module):
 
     def shape(self, pulses: torch.Tensor, noise: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
         """As `forward`, with the filters [2, B, T, 1025] of harmonics and noise already made."""
+        return overlap_add(self.responses(pulses, noise, filters))
+
+    def responses(self, pulses: torch.Tensor, noise: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
+        """What each hop sounds like to its end, [B, T - 1, 2048], of the arguments of `shape`."""
         both = torch.stack([pulses, noise])
         falling = torch.fft.rfft(both * (1.0 - self._rising), n=FFT_LENGTH)
         rising = torch.fft.rfft(both * self._rising, n=FFT_LENGTH)
         spectrum = (falling * filters[:, :, :-1] + rising * filters[:, :, 1:]).sum(0)
-        return overlap_add(torch.fft.irfft(spectrum, n=FFT_LENGTH))
+        return torch.fft.irfft(spectrum, n=FFT_LENGTH)
 
 
 def overlap_add(hops: torch.Tensor) -> torch.Tensor:
@@ -182,35 +206,41 @@ class StreamingSourceFilter:
         """Forget all frames."""
         self._excitation.reset()
         self._last: torch.Tensor | None = None
-        self._ringing = torch.zeros(0)
+        self._ringing = np.zeros(RINGING_SAMPLES, np.float32)
 
-    def push(self, f0_hz: FloatArray, controls: SynthesisControls) -> FloatArray:
+    def push(self, f0_hz: FloatArray, harmonic: FloatArray, noise: FloatArray) -> FloatArray:
         """Synthesise the hops that end at the given frames; the first frame of all only opens the first hop.
 
         Args:
             f0_hz: [T] wanted F0, NaN where unvoiced.
-            controls: The same T frames, batch of one.
+            harmonic: [T, 72], see `SynthesisControls`.
+            noise: The same.
 
         Returns:
             [T * 480] float32, or 480 fewer on the first call.
         """
         if not len(f0_hz):
             return np.zeros(0, np.float32)
-        filters = self._source_filter.filters(torch.stack([controls.harmonic, controls.noise]))
-        pulses, noise = self._excitation.push(f0_hz)
+        few = len(f0_hz) <= _FEW_FRAMES
+        levels = torch.from_numpy(np.stack([harmonic, noise])[:, None]).to(self._source_filter.torch_device)
+        filters = self._source_filter.few_filters(levels) if few else self._source_filter.filters(levels)
+        excitation = np.stack(self._excitation.push(f0_hz))
         if self._last is None:
-            self._ringing = controls.noise.new_zeros(1, RINGING_SAMPLES)
-            pulses, noise = pulses[1:], noise[1:]
+            excitation = excitation[:, 1:]
         else:
             filters = torch.cat([self._last, filters], 2)
         self._last = filters[:, :, -1:].clone()
-        if not len(pulses):
+        num_ready = excitation.shape[1] * HOP_LENGTH
+        if not num_ready:
             return np.zeros(0, np.float32)
-        torch_device = controls.noise.device
-        audio = self._source_filter.shape(
-            torch.from_numpy(pulses)[None].to(torch_device), torch.from_numpy(noise)[None].to(torch_device), filters
-        )
-        audio[:, :RINGING_SAMPLES] += self._ringing
-        num_ready = len(pulses) * HOP_LENGTH
-        self._ringing = audio[:, num_ready:].clone()
-        return audio[0, :num_ready].cpu().numpy()
+        pulses, white = torch.from_numpy(excitation).to(self._source_filter.torch_device)[:, None]
+        if few:
+            responses = self._source_filter.responses(pulses, white, filters)[0].cpu().numpy()
+            audio = np.zeros(num_ready + RINGING_SAMPLES, np.float32)
+            for place, response in zip(range(0, num_ready, HOP_LENGTH), responses, strict=True):
+                audio[place : place + FFT_LENGTH] += response
+        else:
+            audio = self._source_filter.shape(pulses, white, filters)[0].cpu().numpy()
+        audio[:RINGING_SAMPLES] += self._ringing
+        self._ringing = audio[num_ready:].copy()
+        return audio[:num_ready]
