@@ -450,7 +450,7 @@ class StreamingF0:
 
     def reset(self) -> None:
         """Forget everything; the next sample pushed is time 0."""
-        self._filter_state = np.zeros(len(self._taps) - 1)
+        self._unfiltered = np.zeros(len(self._taps) - 1)
         self._held = np.zeros(self._reach + self._factor)  # silence before time 0
         self._held_start = -len(self._held)  # index, at the low rate, of the first sample held
         self._num_filtered = 0  # samples through the filter, at the high rate, counted from its delay
@@ -469,45 +469,58 @@ class StreamingF0:
         Returns:
             Pitch of the frames that became complete, [M] float32, Hz, NaN where unvoiced.
         """
-        filtered, self._filter_state = scipy.signal.lfilter(self._taps, [1.0], block, zi=self._filter_state)
+        joined = np.concatenate([self._unfiltered, block])
+        self._unfiltered = joined[len(block) :]
+        filtered = np.convolve(joined, self._taps, "valid") if len(block) else block
         # Filter output i belongs to input time i - delay; keep those whose time is a multiple of the factor.
         first = -(self._num_filtered - self._filter_delay) % self._factor
         if self._num_filtered < self._filter_delay:
             first = max(first, self._filter_delay - self._num_filtered)
         self._num_filtered += len(block)
         self._held = np.concatenate([self._held, filtered[first :: self._factor]])
-        pitches = []
+        size = self._width + self._longest
+        starts: list[int] = []
         while True:
-            centre = round(self._next_frame * self._hop / self._factor)
-            start = centre - self._reach - self._held_start
-            if start + self._width + self._longest > len(self._held):
+            centre = round((self._next_frame + len(starts)) * self._hop / self._factor)
+            starts.append(centre - self._reach - self._held_start)
+            if starts[-1] + size > len(self._held):
                 break
-            window = self._held[start : start + self._width + self._longest]
-            self._undecided.append(self._candidates(window))
+        windows = np.array([self._held[start : start + size] for start in starts[:-1]])
+        self._next_frame += len(windows)
+        pitches = []
+        for candidates in self._candidates(windows) if len(windows) else []:
+            self._undecided.append(candidates)
             if len(self._undecided) > self._lookahead_frames:
                 pitches.append(self._decide())
                 del self._undecided[0]
-            self._next_frame += 1
         spare = round(self._next_frame * self._hop / self._factor) - self._reach - self._held_start
         if spare > 0:
             self._held = self._held[spare:]
             self._held_start += spare
         return np.array(pitches, np.float32)
 
-    def _candidates(self, window: _Floats) -> "_Candidates | None":
+    def _candidates(self, windows: _Floats) -> "list[_Candidates | None]":
+        """Frames [T, N], each cut out where it is: what `_choose` finds in them."""
+        windows = windows - windows.mean(axis=1, keepdims=True)
+        power = np.zeros((len(windows), windows.shape[1] + 1))
+        np.cumsum(np.square(windows), axis=1, out=power[:, 1:])
+        energy = power[:, self._width : self._width + self._longest] - power[:, : self._longest]
+        spectrum = scipy.fft.rfft(windows, self._fft_size, axis=1)
+        head = scipy.fft.rfft(windows[:, : self._width], self._fft_size, axis=1)
+        products = scipy.fft.irfft(spectrum * head.conj(), self._fft_size, axis=1)[:, : self._longest]
+        floors = []
+        for highest in energy.max(axis=1).tolist():
+            self._peak = max(highest, 0.998 * self._peak)
+            floors.append((1e-2 * self._peak) ** 2 + 1e-12)
+        likeness = products / np.sqrt(energy[:, :1] * energy + np.array(floors)[:, None])
+        return [self._choose(*frame) for frame in zip(likeness, energy[:, 0].tolist(), strict=True)]
+
+    def _choose(self, likeness: _Floats, energy: float) -> "_Candidates | None":
         """Possible pitches of a frame, and how each is best reached from the frame before; None without any."""
-        window = window - window.mean()
-        power = np.cumsum(np.concatenate([[0.0], window * window]))
-        energy = power[self._width : self._width + self._longest] - power[: self._longest]
-        spectrum = np.fft.rfft(window, self._fft_size)
-        head = np.fft.rfft(window[: self._width], self._fft_size)
-        self._peak = max(float(energy.max()), 0.998 * self._peak)
-        products = np.fft.irfft(spectrum * head.conj(), self._fft_size)[: self._longest]
-        likeness = products / np.sqrt(energy[0] * energy + (1e-2 * self._peak) ** 2 + 1e-12)
         inner = likeness[self._shortest : -1]
         is_peak = (inner > likeness[self._shortest - 1 : -2]) & (inner >= likeness[self._shortest + 1 :])
         lags = np.flatnonzero(is_peak) + self._shortest
-        if not len(lags) or energy[0] < 1e-7 * self._width:
+        if not len(lags) or energy < 1e-7 * self._width:
             self._previous = None
             return None
         lags = lags[np.argsort(-likeness[lags])[:6]]
