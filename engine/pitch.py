@@ -4,6 +4,7 @@ Every contour lies on one grid: frame t is centred at t * 10 ms. The fast tracke
 confirm it only where it doubts itself, or do everything.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -455,7 +456,7 @@ class StreamingF0:
         self._held_start = -len(self._held)  # index, at the low rate, of the first sample held
         self._num_filtered = 0  # samples through the filter, at the high rate, counted from its delay
         self._next_frame = 0
-        self._previous: tuple[_Floats, _Floats] | None = None
+        self._previous: list[tuple[float, float]] | None = None  # octaves and costs
         self._was_voiced = False
         self._undecided: list[_Candidates | None] = []
         self._peak = 0.0  # of the energy, over some seconds: what is much quieter is no voice
@@ -524,23 +525,26 @@ class StreamingF0:
             self._previous = None
             return None
         lags = lags[np.argsort(-likeness[lags])[:6]]
-        left, peak, right = likeness[lags - 1], likeness[lags], likeness[lags + 1]
-        bend = left - 2 * peak + right
-        shift = np.where(bend < 0, 0.5 * (left - right) / np.where(bend < 0, bend, -1.0), 0.0)
-        hz = self._rate / (lags + shift)
-        heights = peak - 0.25 * (left - right) * shift
-        # Multiples of the period match just as well: the octave below must be better by a little to win.
-        cost = 1.0 - heights + 0.03 * np.maximum(np.log2(800.0 / hz), 0.0)
+        # Half a dozen candidates: plain numbers are quicker than arrays.
+        octaves, heights, costs = [], [], []
+        for lag, (left, peak, right) in zip(lags.tolist(), likeness[lags[:, None] + _AROUND].tolist(), strict=True):
+            bend = left - 2 * peak + right
+            shift = 0.5 * (left - right) / bend if bend < 0 else 0.0
+            octaves.append(math.log2(self._rate / (lag + shift)))
+            heights.append(peak - 0.25 * (left - right) * shift)
+            # Multiples of the period match just as well: the octave below must be better by a little to win.
+            costs.append(1.0 - heights[-1] + 0.03 * max(_OCTAVE_OF_800_HZ - octaves[-1], 0.0))
         origin = None
         if self._previous is not None:
-            old_hz, old_cost = self._previous
-            leap = 0.3 * np.minimum(np.abs(np.log2(hz[:, None] / old_hz[None, :])), 1.0)
-            ways = leap + old_cost[None, :]
-            origin = ways.argmin(axis=1)
-            cost = cost + ways.min(axis=1)
-        best = int(np.argmin(cost))
-        self._previous = (hz, np.minimum(0.9 * (cost - cost[best]), 0.6)) if heights.max() > 0.5 else None
-        return _Candidates(hz, np.clip(heights, 0.0, 1.0), origin, best)
+            origin = []
+            for number, octave in enumerate(octaves):
+                ways = [0.3 * min(abs(octave - old), 1.0) + cost for old, cost in self._previous]
+                costs[number] += min(ways)
+                origin.append(ways.index(min(ways)))
+        lowest = min(costs)
+        follows = [(octave, min(0.9 * (cost - lowest), 0.6)) for octave, cost in zip(octaves, costs, strict=True)]
+        self._previous = follows if max(heights) > 0.5 else None
+        return _Candidates(octaves, [min(max(height, 0.0), 1.0) for height in heights], origin, costs.index(lowest))
 
     def _decide(self) -> float:
         """The oldest undecided frame's pitch, on the best path that ends in the newest frame it leads to."""
@@ -555,24 +559,28 @@ class StreamingF0:
             path.append(frame)
         place, sure = path[-1].best, []
         for frame in reversed(path):
-            sure.append(float(frame.heights[place]))
+            sure.append(frame.heights[place])
             if frame is oldest:
                 break
             assert frame.origin is not None
-            place = int(frame.origin[place])
+            place = frame.origin[place]
         sets_in = max(sure) > 0.85  # now, or in the frames that it leads to
         self._was_voiced = sure[-1] > 0.7 and (self._was_voiced or sets_in)
-        return float(oldest.hz[place]) if self._was_voiced else float("nan")
+        return 2.0 ** oldest.octaves[place] if self._was_voiced else float("nan")
 
 
 @dataclass(frozen=True)
 class _Candidates:
-    """Pitches that one frame may have, how well each fits (0 to 1), and each one's best predecessor."""
+    """Pitches that one frame may have (log2 of Hz), how well each fits (0 to 1), and each one's best predecessor."""
 
-    hz: _Floats
-    heights: _Floats
-    origin: npt.NDArray[np.intp] | None
+    octaves: list[float]
+    heights: list[float]
+    origin: list[int] | None
     best: int
+
+
+_AROUND = np.array([-1, 0, 1])
+_OCTAVE_OF_800_HZ = math.log2(800.0)
 
 
 def median_shift_semitones(source_hz: float, voice_hz: float) -> int:

@@ -1,6 +1,5 @@
 """Conversion of audio as it comes; whole recordings go through the same code in larger blocks."""
 
-from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -193,9 +192,8 @@ class ConversionStream:
     @property
     def recent_f0(self) -> tuple[FloatArray, FloatArray]:
         """Source and converted F0 of the last three seconds, [T] each at 10 ms, NaN where unvoiced."""
-        recent = list(self._recent)
-        table = np.array(recent, np.float32).reshape(-1, 2)
-        return table[:, 0], table[:, 1]
+        source, converted = self._recent
+        return source, converted
 
     def reset(self) -> None:
         """Start anew, as if nothing had been heard."""
@@ -213,7 +211,7 @@ class ConversionStream:
         self._ramp_left = 0
         self._colour.aim_at(self._ramp_target.prints[0].cpu().numpy())
         self._output = np.zeros(self._latency_samples, np.float32)
-        self._recent: deque[tuple[float, float]] = deque(maxlen=_RECENT_FRAMES)
+        self._recent = np.zeros((2, 0), np.float32)
 
     def push(self, samples: FloatArray) -> FloatArray:
         """Convert.
@@ -224,7 +222,9 @@ class ConversionStream:
         Returns:
             [N] float32: what was pushed `latency_samples` ago, converted.
         """
-        samples = np.nan_to_num(np.asarray(samples, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+        samples = np.asarray(samples, np.float32)
+        if not np.isfinite(samples).all():
+            samples = np.nan_to_num(samples, nan=0.0, posinf=0.0, neginf=0.0)
         parts = [self._output]
         for start in range(0, len(samples), _MAX_FRAMES * HOP_LENGTH):
             part = samples[start : start + _MAX_FRAMES * HOP_LENGTH]
@@ -248,7 +248,7 @@ class ConversionStream:
         source_f0, wanted_f0 = (values[:num_frames] for values in self._f0)
         self._f0 = self._f0[0][num_frames:], self._f0[1][num_frames:]
         wanted_f0 = wanted_f0 * np.float32(2.0 ** (self.transpose_semitones / 12))
-        self._recent.extend(zip(source_f0[-_RECENT_FRAMES:], wanted_f0[-_RECENT_FRAMES:], strict=True))
+        self._recent = np.concatenate([self._recent, [source_f0, wanted_f0]], axis=1)[:, -_RECENT_FRAMES:]
         frames = self._colour.push(envelopes(audio, source_f0), posteriors, source_f0)
         formant_semitones, consonants = self.formant_semitones, self.consonants
         produced = []

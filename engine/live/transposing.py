@@ -21,7 +21,7 @@ class AutoTranspose:
     LOOK_EVERY = 10  # voiced frames, since a median takes time
 
     def __init__(self) -> None:
-        self._window = np.full(int(self.WINDOW_S * 100), np.nan)
+        self._window = np.zeros(int(self.WINDOW_S * 100))
         self._count = self._next_look = 0
         self._target_hz = math.nan
         self.semitones = 0.0
@@ -41,12 +41,11 @@ class AutoTranspose:
             return self.semitones
         self._next_look = self._count + self.LOOK_EVERY
         # Rounded to a tenth, so that refining is not a wobble.
-        wanted = round(12 * math.log2(target_median_hz / float(np.nanmedian(self._window))), 1)
+        wanted = round(12 * math.log2(target_median_hz / float(np.median(self._window[: self._count]))), 1)
         wanted = min(max(wanted, -self.MOST_SEMITONES), self.MOST_SEMITONES)
         if self.is_settled and not changed:
             if self._count < len(self._window) or abs(wanted - self.semitones) <= self.RELISTEN_SEMITONES:
                 return self.semitones
-            self._window[:] = np.nan
             self._count = self._next_look = 0
             self.is_settled = False
             return self.semitones

@@ -140,6 +140,11 @@ class Limiter:
         num = samples.shape[1]
         if not num:
             return samples
+        if not self._held and self._oversampler.highest_possible(samples) < self._ceiling and not self._wanted.any():
+            self._oversampler.skip(samples)
+            samples_in = np.concatenate([self._delayed, samples], axis=1)
+            self._delayed = samples_in[:, num:]
+            return samples_in[:, :num].copy()
         peaks = self._oversampler.push(samples)
         over = np.maximum(20 * np.log10(np.maximum(peaks, 1e-9) / self._ceiling), 0.0)
         # Linear release in dB: the running maximum of over + slope * n, minus slope * n.
@@ -177,6 +182,15 @@ class _Oversampler:
         kernel = kernel * self._FACTOR / kernel.sum()
         self._phases = [kernel[phase :: self._FACTOR] for phase in range(self._FACTOR)]
         self._history = np.zeros((num_channels, self._TAPS), np.float64)
+        self._most_gain = max(float(np.abs(phase).sum()) for phase in self._phases)
+
+    def highest_possible(self, samples: FloatArray) -> float:
+        """A bound for what `push` would give: no point between samples is higher than the filter's gain allows."""
+        return self._most_gain * max(float(np.abs(samples).max()), float(np.abs(self._history).max()))
+
+    def skip(self, samples: FloatArray) -> None:
+        """Take the next block without looking at it."""
+        self._history = np.concatenate([self._history, samples[:, -self._TAPS :]], axis=1)[:, -self._TAPS :]
 
     def push(self, samples: FloatArray) -> npt.NDArray[np.float64]:
         """Peaks [N], late by LATENCY samples."""
