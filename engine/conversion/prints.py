@@ -101,9 +101,22 @@ class PrintStatistics:
             active: [T]; other frames are pauses and are not counted.
             bandwidth_hz: Bands above say nothing of the voice.
         """
+        self.add_shapes(
+            levels - loudness(levels)[:, None], posteriors, voiced, active=active, bandwidth_hz=bandwidth_hz
+        )
+
+    def add_shapes(
+        self,
+        shapes: FloatArray,
+        posteriors: FloatArray,
+        voiced: npt.NDArray[np.bool_],
+        *,
+        active: npt.NDArray[np.bool_],
+        bandwidth_hz: float,
+    ) -> None:
+        """`add` for envelopes [T, 72] whose loudness is taken away already."""
         if not active.any():
             return
-        shapes = levels - loudness(levels)[:, None]
         num_groups = sum(bandwidth_hz * 1.06 >= min(top_hz, 24000.0) for top_hz in _GROUP_TOPS_HZ)
         if not num_groups:
             return

@@ -202,7 +202,8 @@ class SourceColour:
         level = loudness(envelope)
         relative, active = self._reference.push(level)
         voiced = np.isfinite(f0_hz)
-        speech_shape = (envelope - level[:, None])[:, :NUM_SPEECH_BANDS]
+        shape = envelope - level[:, None]
+        speech_shape = shape[:, :NUM_SPEECH_BANDS]
         deviation = np.empty_like(speech_shape)
         start = 0
         while start < len(level):
@@ -210,8 +211,8 @@ class SourceColour:
             part = slice(start, end)
             own = pick(self._prints, posteriors[part], voiced[part])[:, :NUM_SPEECH_BANDS]
             deviation[part] = smooth_deviation(speech_shape[part] - own, self._formant_semitones)
-            self.statistics.add(
-                envelope[part],
+            self.statistics.add_shapes(
+                shape[part],
                 posteriors[part],
                 voiced[part],
                 active=active[part],

@@ -23,7 +23,7 @@ KERNEL_TAPS = 32
 KERNEL_PHASES = 128
 _SILENT_LEVEL = -18.5  # natural log of power per bin, -80 dBFS white noise: the synthesis fades to zero below
 _SILENT_FADE = 2.3  # 10 dB
-_FEW_FRAMES = 16
+_FEW_HOPS = 16
 
 
 def _pulse_kernels() -> FloatArray:
@@ -140,9 +140,13 @@ class SourceFilter(torch.nn.Module):
         gain = torch.clamp((levels.amax(-1, keepdim=True) - _SILENT_LEVEL) / _SILENT_FADE, 0.0, 1.0)
         return torch.exp(torch.fft.rfft(cepstrum)) * gain
 
-    def few_filters(self, levels: torch.Tensor) -> torch.Tensor:
-        """`filters` by one product, quicker for a few frames: logarithm and phase are linear in the levels."""
-        logarithm, phase = (levels @ self._to_logarithm_and_phase).split(NUM_BINS, -1)
+    def tabled_filters(self, levels: torch.Tensor) -> torch.Tensor:
+        """`filters` by one product instead of transforms: logarithm and phase are linear in the levels.
+
+        Quicker, but no way for training, which multiplies with fewer digits than phases need.
+        """
+        both = levels.flatten(0, -2) @ self._to_logarithm_and_phase
+        logarithm, phase = both.unflatten(0, levels.shape[:-1]).split(NUM_BINS, -1)
         gain = torch.clamp((levels.amax(-1, keepdim=True) - _SILENT_LEVEL) / _SILENT_FADE, 0.0, 1.0)
         return torch.polar(torch.exp(logarithm) * gain, phase)
 
@@ -221,9 +225,8 @@ class StreamingSourceFilter:
         """
         if not len(f0_hz):
             return np.zeros(0, np.float32)
-        few = len(f0_hz) <= _FEW_FRAMES
         levels = torch.from_numpy(np.stack([harmonic, noise])[:, None]).to(self._source_filter.torch_device)
-        filters = self._source_filter.few_filters(levels) if few else self._source_filter.filters(levels)
+        filters = self._source_filter.tabled_filters(levels)
         excitation = np.stack(self._excitation.push(f0_hz))
         if self._last is None:
             excitation = excitation[:, 1:]
@@ -234,7 +237,7 @@ class StreamingSourceFilter:
         if not num_ready:
             return np.zeros(0, np.float32)
         pulses, white = torch.from_numpy(excitation).to(self._source_filter.torch_device)[:, None]
-        if few:
+        if len(excitation[0]) <= _FEW_HOPS:
             responses = self._source_filter.responses(pulses, white, filters)[0].cpu().numpy()
             audio = np.zeros(num_ready + RINGING_SAMPLES, np.float32)
             for place, response in zip(range(0, num_ready, HOP_LENGTH), responses, strict=True):
