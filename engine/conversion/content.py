@@ -7,6 +7,7 @@ STRIDE-th frame only, inference all of them with dilated filters and the same we
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -153,9 +154,10 @@ class ContentFrameStream:
 
     def reset(self) -> None:
         """Forget everything heard; silence lies before what comes next."""
-        shape, like = self._encoder.shape, self._encoder.last.weight
-        self._past = [like.new_zeros(2 * STRIDE * dilation, shape.channels) for dilation in shape.dilations]
-        self._frames = like.new_full((shape.past_frames, NUM_MELS), _SILENCE)
+        shape = self._encoder.shape
+        sizes = [(2 * STRIDE * dilation, shape.channels) for dilation in shape.dilations]
+        self._past = {f"past{number}": np.zeros(size, np.float32) for number, size in enumerate(sizes)}
+        self._frames = self._encoder.last.weight.new_full((shape.past_frames, NUM_MELS), _SILENCE)
 
     @torch.inference_mode()
     def push(self, log_mel: Tensor) -> Tensor:
@@ -177,13 +179,14 @@ class ContentFrameStream:
             return frames.new_zeros(1, len(PHONES), 0)
         self._frames = frames[count:]
         if count <= FEW_FRAMES and self._on_cpu:
-            named = {f"past{number}": past.numpy() for number, past in enumerate(self._past)}
-            posteriors, *past = map(torch.from_numpy, self._encoder.graph.run({"frames": frames.numpy(), **named}))
-            self._past = past
-            return posteriors.T[None]
-        posteriors, past = self._encoder._run(frames.T[None], [past.T[None] for past in self._past], STRIDE)
-        self._past = [seen[0].T.contiguous() for seen in past]
-        return posteriors
+            posteriors, *past = self._encoder.graph.run({"frames": frames.numpy(), **self._past})
+            self._past = dict(zip(self._past, past, strict=True))
+            return torch.from_numpy(posteriors).T[None]
+        before = [torch.from_numpy(rows).to(frames.device).T[None] for rows in self._past.values()]
+        found, after = self._encoder._run(frames.T[None], before, STRIDE)
+        tables = [seen[0].T.contiguous().cpu().numpy() for seen in after]
+        self._past = dict(zip(self._past, tables, strict=True))
+        return found
 
 
 class ContentStream:

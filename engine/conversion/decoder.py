@@ -197,7 +197,8 @@ class DecoderStream:
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
         self._torch_device = decoder.enter.weight.device
-        self._state = [state[0] for state in decoder.initial_state()]
+        states = [state[0].cpu().numpy() for state in decoder.initial_state()]
+        self._state = {f"past{number}": state for number, state in enumerate(states)}
         self._voice: Conditioning | None = None
 
     def push(self, frames: SourceFrames, f0_hz: FloatArray, voice: Conditioning) -> tuple[FloatArray, FloatArray]:
@@ -224,8 +225,8 @@ class DecoderStream:
             batch(frames.loudness),
             batch(frames.relative_loudness),
         )
-        shape, share, state = self._decoder(inputs, voice, [state[None] for state in self._state])
-        self._state = [last[0] for last in state]
+        shape, share, after = self._decoder(inputs, voice, [batch(state) for state in self._state.values()])
+        self._state = dict(zip(self._state, [state[0].cpu().numpy() for state in after], strict=True))
         return shape[0].cpu().numpy(), share[0].cpu().numpy()
 
     def _push_few(self, frames: SourceFrames, f0_hz: FloatArray, voice: Conditioning) -> tuple[FloatArray, FloatArray]:
@@ -242,10 +243,10 @@ class DecoderStream:
             "deviation": frames.deviation,
             "features": _features(frames, f0_hz),
             **self._voice_inputs,
-            **{f"past{number}": state.numpy() for number, state in enumerate(self._state)},
+            **self._state,
         }
-        shape, share, *state = self._decoder.graph.run(inputs)
-        self._state = [torch.from_numpy(last) for last in state]
+        shape, share, *after = self._decoder.graph.run(inputs)
+        self._state = dict(zip(self._state, after, strict=True))
         return shape, share
 
 

@@ -7,12 +7,15 @@ Tensors everywhere, because training goes through the same code as `push`.
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
+import numpy.typing as npt
 import scipy.fft
 import torch
 
-from engine.conversion.bands import HOP_LENGTH, SAMPLE_RATE, interpolation_matrix
+from engine.conversion.bands import HOP_LENGTH, NUM_BANDS, SAMPLE_RATE, interpolation_matrix
+from engine.conversion.graphs import CompiledGraph, Graph
 from engine.signal.clip import FloatArray
 
 FFT_LENGTH = 2048
@@ -108,6 +111,30 @@ class SynthesisControls:
     noise: torch.Tensor
 
 
+def _fades() -> FloatArray:
+    """[2, 1, 480]: falling and rising, of the filters before and after a hop."""
+    rising = np.sin(np.pi / 2 * (np.arange(HOP_LENGTH) + 0.5) / HOP_LENGTH) ** 2
+    return np.stack([1.0 - rising, rising])[:, None].astype(np.float32)
+
+
+def _fold() -> FloatArray:
+    """[2048]: makes a cepstrum that of the minimum phase."""
+    fold = np.zeros(FFT_LENGTH, np.float32)
+    fold[0] = fold[FFT_LENGTH // 2] = 1.0
+    fold[1 : FFT_LENGTH // 2] = 2.0
+    return fold
+
+
+def _logarithm_and_phase() -> FloatArray:
+    """[72, 2 * 1025]: from band levels to logarithm and phase of the filter, both linear in the levels."""
+    cepstrum = scipy.fft.irfft(interpolation_matrix(NUM_BINS).astype(np.float64) / 2, FFT_LENGTH)
+    spectrum = scipy.fft.rfft(cepstrum * _fold())
+    return np.concatenate([spectrum.real, spectrum.imag], 1).astype(np.float32)
+
+
+_FADES = _fades()
+
+
 class SourceFilter(torch.nn.Module):
     """Shapes excitation by band levels and overlap-adds it; no weights, a module so that tables move to a device."""
 
@@ -118,17 +145,10 @@ class SourceFilter(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        rising = torch.from_numpy(np.sin(np.pi / 2 * (np.arange(HOP_LENGTH) + 0.5) / HOP_LENGTH) ** 2).float()
-        self.register_buffer("_rising", rising, persistent=False)
+        self.register_buffer("_rising", torch.from_numpy(_FADES[1, 0]), persistent=False)
         self.register_buffer("_to_bins", torch.from_numpy(interpolation_matrix(NUM_BINS)), persistent=False)
-        fold = torch.zeros(FFT_LENGTH)
-        fold[0] = fold[FFT_LENGTH // 2] = 1.0
-        fold[1 : FFT_LENGTH // 2] = 2.0
-        self.register_buffer("_fold", fold, persistent=False)
-        cepstrum = scipy.fft.irfft(interpolation_matrix(NUM_BINS).astype(np.float64) / 2, FFT_LENGTH) * fold.numpy()
-        spectrum = scipy.fft.rfft(cepstrum)
-        table = torch.from_numpy(np.concatenate([spectrum.real, spectrum.imag], 1)).float()
-        self.register_buffer("_to_logarithm_and_phase", table, persistent=False)
+        self.register_buffer("_fold", torch.from_numpy(_fold()), persistent=False)
+        self.register_buffer("_to_logarithm_and_phase", torch.from_numpy(_logarithm_and_phase()), persistent=False)
 
     def filters(self, levels: torch.Tensor) -> torch.Tensor:
         """Minimum-phase spectra of band levels, [..., 72] to complex [..., 1025], by the cepstrum.
@@ -170,15 +190,11 @@ class SourceFilter(torch.nn.Module):
 
     def shape(self, pulses: torch.Tensor, noise: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
         """As `forward`, with the filters [2, B, T, 1025] of harmonics and noise already made."""
-        return overlap_add(self.responses(pulses, noise, filters))
-
-    def responses(self, pulses: torch.Tensor, noise: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
-        """What each hop sounds like to its end, [B, T - 1, 2048], of the arguments of `shape`."""
         both = torch.stack([pulses, noise])
         falling = torch.fft.rfft(both * (1.0 - self._rising), n=FFT_LENGTH)
         rising = torch.fft.rfft(both * self._rising, n=FFT_LENGTH)
         spectrum = (falling * filters[:, :, :-1] + rising * filters[:, :, 1:]).sum(0)
-        return torch.fft.irfft(spectrum, n=FFT_LENGTH)
+        return overlap_add(torch.fft.irfft(spectrum, n=FFT_LENGTH))
 
 
 def overlap_add(hops: torch.Tensor) -> torch.Tensor:
@@ -209,7 +225,7 @@ class StreamingSourceFilter:
     def reset(self) -> None:
         """Forget all frames."""
         self._excitation.reset()
-        self._last: torch.Tensor | None = None
+        self._last: npt.NDArray[np.complex64] | None = None  # filters of the frame before, [2, 1, 1025]
         self._ringing = np.zeros(RINGING_SAMPLES, np.float32)
 
     def push(self, f0_hz: FloatArray, harmonic: FloatArray, noise: FloatArray) -> FloatArray:
@@ -225,25 +241,59 @@ class StreamingSourceFilter:
         """
         if not len(f0_hz):
             return np.zeros(0, np.float32)
-        levels = torch.from_numpy(np.stack([harmonic, noise])[:, None]).to(self._source_filter.torch_device)
-        filters = self._source_filter.tabled_filters(levels)
-        excitation = np.stack(self._excitation.push(f0_hz))
+        levels, excitation = np.stack([harmonic, noise]), np.stack(self._excitation.push(f0_hz))
         if self._last is None:
             excitation = excitation[:, 1:]
-        else:
-            filters = torch.cat([self._last, filters], 2)
-        self._last = filters[:, :, -1:].clone()
-        num_ready = excitation.shape[1] * HOP_LENGTH
-        if not num_ready:
-            return np.zeros(0, np.float32)
-        pulses, white = torch.from_numpy(excitation).to(self._source_filter.torch_device)[:, None]
-        if len(excitation[0]) <= _FEW_HOPS:
-            responses = self._source_filter.responses(pulses, white, filters)[0].cpu().numpy()
-            audio = np.zeros(num_ready + RINGING_SAMPLES, np.float32)
-            for place, response in zip(range(0, num_ready, HOP_LENGTH), responses, strict=True):
-                audio[place : place + FFT_LENGTH] += response
-        else:
-            audio = self._source_filter.shape(pulses, white, filters)[0].cpu().numpy()
+        num_hops = excitation.shape[1]
+        audio = self._few(levels, excitation) if num_hops <= _FEW_HOPS else self._many(levels, excitation)
         audio[:RINGING_SAMPLES] += self._ringing
-        self._ringing = audio[num_ready:].copy()
-        return audio[:num_ready]
+        self._ringing = audio[num_hops * HOP_LENGTH :].copy()
+        return audio[: num_hops * HOP_LENGTH]
+
+    def _few(self, levels: FloatArray, excitation: FloatArray) -> FloatArray:
+        """Levels [2, T, 72] and hops [2, T or T - 1, 480] to audio with its ringing, quickly for a few of them."""
+        filters = _few_filters(levels)
+        if self._last is not None:
+            filters = np.concatenate([self._last, filters], axis=1)
+        self._last = filters[:, -1:]
+        spectra = scipy.fft.rfft(excitation[:, None] * _FADES, FFT_LENGTH)
+        spectra[:, 0] *= filters[:, :-1]
+        spectra[:, 1] *= filters[:, 1:]
+        num_hops = excitation.shape[1]
+        audio = np.zeros(num_hops * HOP_LENGTH + RINGING_SAMPLES, np.float32)
+        for hop, response in enumerate(scipy.fft.irfft(spectra.sum(axis=(0, 1)), FFT_LENGTH)):
+            audio[hop * HOP_LENGTH : hop * HOP_LENGTH + FFT_LENGTH] += response
+        return audio
+
+    def _many(self, levels: FloatArray, excitation: FloatArray) -> FloatArray:
+        """The same for long stretches, on the torch device."""
+        torch_device = self._source_filter.torch_device
+        filters = self._source_filter.tabled_filters(torch.from_numpy(levels[:, None]).to(torch_device))
+        if self._last is not None:
+            filters = torch.cat([torch.from_numpy(self._last[:, None]).to(torch_device), filters], 2)
+        self._last = filters[:, 0, -1:].cpu().numpy()
+        pulses, white = torch.from_numpy(excitation[:, None]).to(torch_device)
+        shaped: FloatArray = self._source_filter.shape(pulses, white, filters)[0].cpu().numpy()
+        return shaped
+
+
+@cache
+def _filter_graph() -> CompiledGraph:
+    """Inputs "levels" [N, 72] and "gain" [N, 1]; gives the filters' real and imaginary parts, [N, 1025]."""
+    graph = Graph()
+    both = graph.add("MatMul", graph.input("levels", NUM_BANDS), graph.constant(_logarithm_and_phase()))
+    size = graph.add("Mul", graph.add("Exp", graph.columns(both, 0, NUM_BINS)), graph.input("gain", 1))
+    phase = graph.columns(both, NUM_BINS)
+    graph.output(graph.add("Mul", size, graph.add("Cos", phase)), NUM_BINS)
+    graph.output(graph.add("Mul", size, graph.add("Sin", phase)), NUM_BINS)
+    return graph.compile()
+
+
+def _few_filters(levels: FloatArray) -> npt.NDArray[np.complex64]:
+    """`SourceFilter.filters` of [2, T, 72], [2, T, 1025]."""
+    rows = levels.reshape(-1, NUM_BANDS)
+    gain = np.clip((rows.max(axis=1, keepdims=True) - _SILENT_LEVEL) / _SILENT_FADE, 0.0, 1.0)
+    filters = np.empty((*levels.shape[:2], NUM_BINS), np.complex64)
+    real, imaginary = _filter_graph().run({"levels": rows, "gain": gain})
+    filters.real, filters.imag = real.reshape(filters.shape), imaginary.reshape(filters.shape)
+    return filters
