@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.fft
 
-from engine.signal.clip import FloatArray
+from engine.signal.clip import FloatArray, overlapping
 
 SAMPLE_RATE = 48000
 HOP_LENGTH = 480
@@ -73,8 +73,7 @@ def envelopes(samples: FloatArray, f0_hz: FloatArray) -> FloatArray:
 
 
 def _power(samples: FloatArray) -> FloatArray:
-    frames = np.lib.stride_tricks.sliding_window_view(samples, WINDOW_LENGTH)[::HOP_LENGTH]
-    spectrum = scipy.fft.rfft(frames * _WINDOW, axis=1)
+    spectrum = scipy.fft.rfft(overlapping(samples, WINDOW_LENGTH, HOP_LENGTH) * _WINDOW, axis=1)
     return (np.square(spectrum.real) + np.square(spectrum.imag)) / np.float32(_WINDOW_POWER)
 
 

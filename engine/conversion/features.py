@@ -9,7 +9,7 @@ import scipy.fft
 import torch
 from torch import Tensor, nn
 
-from engine.signal.clip import FloatArray
+from engine.signal.clip import FloatArray, overlapping
 
 SAMPLE_RATE = 16000
 HOP_LENGTH = 160
@@ -93,8 +93,8 @@ class LogMelStream:
             return torch.zeros(1, NUM_MELS, 0)
         self._made += count
         self._pending = pending[count * HOP_LENGTH :]
-        windows = np.lib.stride_tricks.sliding_window_view(pending, WINDOW_LENGTH)[: count * HOP_LENGTH : HOP_LENGTH]
-        spectrum = scipy.fft.rfft(windows * self._window, _FFT_LENGTH, axis=1)
+        windows = overlapping(pending, WINDOW_LENGTH, HOP_LENGTH) * self._window
+        spectrum = scipy.fft.rfft(windows, _FFT_LENGTH, axis=1)
         power = (np.square(spectrum.real) + np.square(spectrum.imag)) @ self._filters
         return torch.from_numpy(np.log(np.maximum(power, np.float32(_POWER_FLOOR)))).T[None]
 

@@ -7,6 +7,7 @@ lacks are filled in by eigenvoices: the directions in which whole sets of prints
 "Rapid speaker adaptation in eigenvoice space", IEEE TSAP 2000), fitted to the phones that are there.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -145,12 +146,28 @@ def estimate_prints(statistics: PrintStatistics, model: PrintModel) -> FloatArra
     With nothing heard the result is the model's mean. Bands that the recordings lack continue the mean's from where
     the recordings end.
     """
+    *_, prints = estimating_prints(statistics, model)
+    assert prints is not None
+    return prints
+
+
+def estimating_prints(statistics: PrintStatistics, model: PrintModel) -> Iterator[FloatArray | None]:
+    """`estimate_prints` in four steps of about a millisecond, for those in a hurry: the last gives the prints.
+
+    Statistics that go on growing meanwhile do not matter.
+    """
+    heard = PrintStatistics(model.num_phones)
+    heard.include(statistics)
     mean = model.mean.astype(np.float64)
-    missed = _unexplained(statistics, mean)
-    change = _by_eigenvoices(statistics.gram[0], missed, model)
+    missed = _unexplained(heard, mean)
+    yield None
+    weighted = _weighted(heard.gram[0], model)
+    yield None
+    change = _by_eigenvoices(weighted, missed, model)
+    yield None
     prior = _PRIOR_FRAMES * np.eye(model.num_phones)
     step = np.zeros((2, 1, 1))  # how far the voice lies from the prediction where its recordings end
-    for gram, bands in _alike(statistics):
+    for gram, bands in _alike(heard):
         if gram.sum() < 1.0:
             change[:, :, bands] += step
             continue
@@ -159,7 +176,7 @@ def estimate_prints(statistics: PrintStatistics, model: PrintModel) -> FloatArra
         counts = gram.sum(axis=2, keepdims=True)
         beyond = ((change[:, :, bands] - predicted)[:, :, -_EDGE_BANDS:] * counts).sum(axis=1, keepdims=True)
         step = (beyond / (counts.sum(axis=1, keepdims=True) + 1.0)).mean(axis=2, keepdims=True)
-    return (mean + change).astype(np.float32)
+    yield (mean + change).astype(np.float32)
 
 
 def _alike(statistics: PrintStatistics) -> list[tuple[npt.NDArray[np.floating], slice]]:
@@ -180,8 +197,16 @@ def _unexplained(statistics: PrintStatistics, prints: npt.NDArray[np.float64]) -
     return missed
 
 
+def _weighted(gram: npt.NDArray[np.floating], model: PrintModel) -> torch.Tensor:
+    """[K, 2 * P * NUM_SPEECH_BANDS]: the whitened directions, their phones mixed as they were heard."""
+    if not len(model.directions):
+        return torch.zeros(0)
+    weighted = torch.from_numpy(np.asarray(gram, np.float64)) @ model.whitened_by_phone
+    return weighted.unflatten(2, (len(model.directions), -1)).permute(2, 0, 1, 3).flatten(1)
+
+
 def _by_eigenvoices(
-    gram: npt.NDArray[np.floating], missed: npt.NDArray[np.float64], model: PrintModel
+    weighted: torch.Tensor, missed: npt.NDArray[np.float64], model: PrintModel
 ) -> npt.NDArray[np.float64]:
     """[2, P, 72] deviation from the mean that the eigenvoices make of the evidence; level above the speech bands."""
     change = np.zeros(model.mean.shape)
@@ -190,8 +215,6 @@ def _by_eigenvoices(
     # Neighbouring bands and frames are far from independent, so the evidence is scaled down before it counts.
     evidence = 1.0 / (_COORDINATE_FRAMES * NUM_SPEECH_BANDS / 8)
     flat = model.whitened.flatten(1)
-    weighted = torch.from_numpy(np.asarray(gram, np.float64)) @ model.whitened_by_phone
-    weighted = weighted.unflatten(2, (len(flat), -1)).permute(2, 0, 1, 3).flatten(1)
     system = evidence * (flat @ weighted.T).numpy() + np.eye(len(flat))
     scale = np.sqrt(model.scatter.astype(np.float64))
     target = evidence * (flat @ torch.from_numpy((missed[:, :, :NUM_SPEECH_BANDS] / scale).reshape(-1))).numpy()

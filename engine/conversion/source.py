@@ -1,5 +1,6 @@
 """What conversion reads from the source: aligned frames of envelope and phones, and its own colour of each phone."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,7 +18,14 @@ from engine.conversion.bands import (
     loudness,
     shifted,
 )
-from engine.conversion.prints import PrintModel, PrintStatistics, estimate_prints, formant_distance, pick
+from engine.conversion.prints import (
+    PrintModel,
+    PrintStatistics,
+    estimate_prints,
+    estimating_prints,
+    formant_distance,
+    pick,
+)
 from engine.signal.clip import FloatArray
 
 CONTENT_RATE = 16000
@@ -25,7 +33,7 @@ _DECIMATION = SAMPLE_RATE // CONTENT_RATE
 _DECIMATOR_TAPS = 145
 DECIMATOR_LATENCY_SAMPLES = (_DECIMATOR_TAPS - 1) // 2
 
-_UPDATE_FRAMES = 50
+_UPDATE_FRAMES, _STEP_FRAMES = 50, 5  # a renewal of the prints, and one of the steps that it takes
 _MAX_COUNTED_FRAMES = 6000.0
 DEVIATION_LIMIT = 5.0
 _KEPT_COSINES = 20
@@ -191,6 +199,8 @@ class SourceColour:
         self._formant_semitones = 0.0
         self._reference = LoudnessReference()
         self._index = 0
+        self._renewal: Iterator[FloatArray | None] = iter(())
+        self._is_formant_due = False
 
     def aim_at(self, prints: FloatArray) -> None:
         """Move the deviations from here on to where a wanted voice of these prints has its formants."""
@@ -207,7 +217,7 @@ class SourceColour:
         deviation = np.empty_like(speech_shape)
         start = 0
         while start < len(level):
-            end = min(len(level), start + _UPDATE_FRAMES - self._index % _UPDATE_FRAMES)
+            end = min(len(level), start + _STEP_FRAMES - self._index % _STEP_FRAMES)
             part = slice(start, end)
             own = pick(self._prints, posteriors[part], voiced[part])[:, :NUM_SPEECH_BANDS]
             deviation[part] = smooth_deviation(speech_shape[part] - own, self._formant_semitones)
@@ -220,14 +230,21 @@ class SourceColour:
             )
             self._index += end - start
             start = end
-            if self._index % _UPDATE_FRAMES == 0:
-                self._renew()
+            if self._index % _STEP_FRAMES == 0:
+                self._renew_a_little()
         return SourceFrames(posteriors, deviation * DEVIATION_WEIGHT, speech_shape, level, relative)
 
-    def _renew(self) -> None:
-        counted = self.statistics.num_frames
-        if counted > _MAX_COUNTED_FRAMES:
-            self.statistics.scale(_MAX_COUNTED_FRAMES / counted)
-        self._prints = estimate_prints(self.statistics, self._model)
-        if self._wanted is not None:
-            self._formant_semitones = formant_distance(self._prints, self._wanted)
+    def _renew_a_little(self) -> None:
+        """Go on renewing the prints, or begin anew: step by step, so that no block of a live stream takes all of it."""
+        if self._index % _UPDATE_FRAMES == 0:
+            counted = self.statistics.num_frames
+            if counted > _MAX_COUNTED_FRAMES:
+                self.statistics.scale(_MAX_COUNTED_FRAMES / counted)
+            self._renewal = estimating_prints(self.statistics, self._model)
+        elif self._is_formant_due:
+            self._is_formant_due = False
+            if self._wanted is not None:
+                self._formant_semitones = formant_distance(self._prints, self._wanted)
+        prints = next(self._renewal, None)
+        if prints is not None:
+            self._prints, self._is_formant_due = prints, True
