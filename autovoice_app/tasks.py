@@ -1,4 +1,4 @@
-"""Work away from the GUI thread: a lane for jobs that use models, one for files, one for downloads.
+"""Work away from the GUI thread: a lane for jobs that use models, one for files, for downloads, and for devices.
 
 An `EngineTask` is a QObject that stays in the GUI thread. The executor's thread tells its news to the one long-lived
 `Tasks` object, which emits the task's signals in the GUI thread; so slots run there, and a task that ended can be
@@ -24,7 +24,7 @@ from engine.jobs import JobContext
 _log = logging.getLogger(__name__)
 
 Work = Callable[[JobContext], Any]
-ENGINE, FILES, NETWORK = "engine", "files", "network"
+ENGINE, FILES, NETWORK, DEVICES = "engine", "files", "network", "devices"
 
 
 class EngineTask(QObject):
@@ -120,7 +120,12 @@ class Tasks(QObject):
         self._notices = notices
         self._lanes = {
             name: ThreadPoolExecutor(max_workers=workers, thread_name_prefix=f"autovoice-{name}")
-            for name, workers in ((ENGINE, 1), (FILES, 2), (NETWORK, 1))  # an export holds up no waveform
+            for name, workers in (
+                (ENGINE, 1),
+                (FILES, 2),
+                (NETWORK, 1),
+                (DEVICES, 1),
+            )  # files: an export holds up no waveform
         }
         self._open: list[EngineTask] = []
         self._news.connect(self._take_news, Qt.ConnectionType.QueuedConnection)
@@ -133,7 +138,7 @@ class Tasks(QObject):
             title: What it does, for people ("Converting caesium.flac").
             work: Called with the task's JobContext in the lane's thread; touches no widgets.
             lane: ENGINE for all that uses models; FILES for short reading (peaks, checks of a recording's header);
-                NETWORK for downloads.
+                NETWORK for downloads; DEVICES for opening and closing devices, in the order asked for.
             gives_way: Nobody asked for it: it is cancelled as soon as anything else wants its lane, and the window
                 neither shows it nor asks before it closes.
 

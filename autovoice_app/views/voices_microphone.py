@@ -9,7 +9,7 @@ from PySide6.QtWidgets import QSizePolicy, QWidget
 
 from autovoice_app.assets import colours
 from autovoice_app.context import AppContext
-from autovoice_app.tasks import FILES
+from autovoice_app.tasks import DEVICES
 from autovoice_app.widgets.meters import FLOOR_DBFS, LevelMeter
 from engine.devices import AudioDevice, InputRecorder
 from engine.errors import AutoVoiceError
@@ -23,7 +23,7 @@ _SHOWN_S = 8.0
 class Microphone(QObject):
     """One device at a time, in one of three modes; `mode` is empty while it is closed or changing.
 
-    Every change goes through the file lane, so changes happen in the order they were asked for.
+    Every change goes through a lane of its own, so changes happen in the order they were asked for.
     """
 
     started = Signal(str)  # mode
@@ -64,7 +64,7 @@ class Microphone(QObject):
             new.start(monitor_only=mode == MONITOR)
             return mode
 
-        task = self._context.tasks.create("Opening the microphone", work, lane=FILES)
+        task = self._context.tasks.create("Opening the microphone", work, lane=DEVICES)
         task.finished.connect(self._opened)
         task.failed.connect(self._fail)
         task.start()
@@ -76,7 +76,7 @@ class Microphone(QObject):
         self._timer.stop()
         if recorder is None:
             return
-        task = self._context.tasks.create("Closing the microphone", lambda ctx: (mode, recorder.stop()), lane=FILES)
+        task = self._context.tasks.create("Closing the microphone", lambda ctx: (mode, recorder.stop()), lane=DEVICES)
         task.finished.connect(self._closed)
         task.failed.connect(self._fail)
         task.start()
