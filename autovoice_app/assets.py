@@ -120,7 +120,8 @@ def icon(name: str, role: str = "text") -> QIcon:
         role: The field of `Colours` it is drawn in.
 
     Returns:
-        An icon that follows the colour scheme and greys out when disabled.
+        An icon that follows the colour scheme and greys out when disabled. Asked for wider than high, it keeps to the
+        left, which leaves room before a button's text.
 
     Raises:
         KeyError: There is no such icon.
@@ -158,7 +159,8 @@ class _GlyphEngine(QIconEngine):
         painter.save()
         painter.setPen(colour)
         painter.setFont(qtawesome.font("ph", round(rect.height() * 0.94)))
-        painter.drawText(QRectF(rect), Qt.AlignmentFlag.AlignCenter, self._glyph)
+        sideways = Qt.AlignmentFlag.AlignHCenter if rect.width() <= rect.height() else Qt.AlignmentFlag.AlignLeft
+        painter.drawText(QRectF(rect), sideways | Qt.AlignmentFlag.AlignVCenter, self._glyph)
         painter.restore()
 
     def pixmap(self, size: QSize, mode: QIcon.Mode, state: QIcon.State) -> QPixmap:
@@ -236,7 +238,7 @@ def _style_sheet(c: Colours) -> str:
     QPushButton[primary="true"]:focus {{ border: 2px solid {c.text}; padding: 4px 11px; }}
     QPushButton[primary="true"]:disabled {{ background: {c.raised}; border-color: {c.border}; color: {c.muted}; }}
     QPushButton[compact="true"] {{ padding: 5px 8px; }}
-    QPushButton[danger="true"] {{ color: {c.danger}; }}
+    QPushButton[danger="true"]:enabled {{ color: {c.danger}; }}
     QComboBox, QLineEdit, QAbstractSpinBox {{ background: {c.raised}; border: 1px solid {c.border}; border-radius: 6px;
         padding: 4px 8px; min-height: 20px; selection-background-color: {c.accent};
         selection-color: {c.on_accent}; }}
@@ -248,6 +250,9 @@ def _style_sheet(c: Colours) -> str:
     QComboBox::down-arrow {{ image: url("{_caret()}"); width: 12px; height: 12px; }}
     QComboBox QAbstractItemView {{ background: {c.card}; border: 1px solid {c.border}; outline: none;
         selection-background-color: {c.soft}; selection-color: {c.text}; }}
+    QComboBox QAbstractItemView::item {{ min-height: 24px; padding: 0 8px; color: {c.text}; }}
+    QComboBox QAbstractItemView::item:hover, QComboBox QAbstractItemView::item:selected {{ background: {c.soft}; }}
+    QComboBoxPrivateContainer {{ background: {c.card}; border: none; }}
     QScrollBar {{ background: transparent; border: none; }}
     QScrollBar:horizontal {{ height: 10px; }}
     QScrollBar:vertical {{ width: 10px; }}

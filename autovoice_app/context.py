@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from engine.store import Store
 
 
+_HEAD_HEIGHT = 30  # that of its buttons, so that headings without any stand as high
+
+
 @dataclass(frozen=True)
 class AppContext:
     """The objects that pages share; `application` makes them and nobody else.
@@ -82,6 +85,7 @@ class Page(QWidget):
         column.setSpacing(Space.M)
         head = QHBoxLayout()
         head.setSpacing(Space.S)
+        head.addStrut(_HEAD_HEIGHT)
         heading = QLabel(title)
         heading.setFont(title_font(heading.font()))
         head.addWidget(heading)

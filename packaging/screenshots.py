@@ -94,8 +94,8 @@ def _take_convert(window: object, options: argparse.Namespace, take: Callable[[s
     _wait_until(lambda: song.peaks is not None or song.state is State.FAILED, 60)
     take("convert-open")
     page.convert_current()
-    _wait_until(lambda: not song.is_busy or (song.task is not None and song.task.ctx.progress.fraction > 0.3), 600)
-    _wait(1.0)
+    _wait_until(lambda: not song.is_busy or song.edits is not None, 600)
+    _wait(0.3)
     take("convert-busy")
     _wait_until(lambda: not song.is_busy, 1800)
     if song.edits is not None:
@@ -114,9 +114,12 @@ def _take_convert(window: object, options: argparse.Namespace, take: Callable[[s
 
 
 def _wait(seconds: float) -> None:
-    from PySide6.QtTest import QTest
+    """Let the window and its threads work; QTest.qWait would keep the interpreter to itself."""
+    from PySide6.QtCore import QEventLoop, QTimer
 
-    QTest.qWait(round(1000 * seconds))
+    loop = QEventLoop()
+    QTimer.singleShot(round(1000 * seconds), loop.quit)
+    loop.exec()
 
 
 def _wait_until(condition: Callable[[], bool], timeout_s: float) -> None:

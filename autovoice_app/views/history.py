@@ -46,7 +46,10 @@ class HistoryPage(Page):
             make_empty(
                 "clock-counter-clockwise",
                 "Nothing converted yet",
-                "Every conversion is listed here with its voice, key and measured quality.",
+                "Convert a song, and it is listed here with its measured quality.",
+                make_button(
+                    "Convert a song", "Go to the Convert page", lambda: self.songs_offered.emit([]), primary=True
+                ),
             )
         )
         self.table = QTreeWidget()
@@ -122,6 +125,8 @@ class HistoryPage(Page):
 
     def _show_buttons(self) -> None:
         record = self.current
+        for button in (self.forget_button, self.show_button, self.open_button):
+            button.setVisible(self._stack.currentIndex() == 1)
         self.forget_button.setEnabled(record is not None)
         self.open_button.setEnabled(record is not None)
         self.show_button.setEnabled(record is not None and record.destination.exists())

@@ -178,6 +178,7 @@ class LivePage(Page):
         self.talk_button = _HoldButton(self._talk)
         self.talk_button.setText("Push to talk")
         self.talk_button.setIcon(icon("hand-pointing"))
+        self.talk_button.setIconSize(self.mute_button.iconSize())
         self.talk_button.setToolTip("Muted unless Space or this button is held; a click switches the mode (Ctrl+T)")
         self.talk_button.setAccessibleName("Push to talk")
         self.talk_button.setCheckable(True)
@@ -294,7 +295,7 @@ class LivePage(Page):
             button.setProperty("voice", key)
             self.favourites.addWidget(button)
         if not kept:
-            self.favourites.addWidget(make_label("Star a voice to have it here, one click away.", muted=True))
+            self.favourites.addWidget(make_label("Star a voice to keep it at hand.", muted=True))
         self.favourites.addStretch(1)
         self.star_button.setChecked(self._wanted_voice in self.choices.favourites)
         self.star_button.setIcon(icon("star-fill" if self.star_button.isChecked() else "star"))

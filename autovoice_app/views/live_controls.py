@@ -26,9 +26,11 @@ from autovoice_app.views.live_choices import BUILTIN_PRESETS, LiveChoices
 from autovoice_app.views.live_hotkeys import HOTKEYS
 from autovoice_app.views.live_routing import RoutingBox
 from autovoice_app.widgets.basics import (
+    add_row,
     fill_combo,
     make_card,
     make_combo,
+    make_form,
     make_heading,
     make_icon_button,
 )
@@ -171,7 +173,7 @@ class LiveControls(QScrollArea):
             "Listens to your pitch for three seconds and moves it to the voice's",
         )  # fmt: skip
         self.auto.toggled.connect(self._take_auto)
-        form.addRow("Pitch", self.auto)
+        add_row(form, "Pitch", self.auto)
         self.transpose = SettingSlider("Transpose", "Move your pitch by semitones", -12, 12, 1, "{:+.0f} st")
         self.transpose.moved.connect(lambda value: self._set(transpose=value))
         form.addRow("", self.transpose)
@@ -182,12 +184,12 @@ class LiveControls(QScrollArea):
         self._add_slider(form, "Output gain", "output_gain_db", "Limited to -1 dBFS", -24, 24, 1, "{:+.0f} dB")
         self.gate = _check("On", "Gate", "Keeps silence silent; closes 6 dB below the level that opens it")
         self.gate.toggled.connect(self._take_gate)
-        form.addRow("Gate", self.gate)
+        add_row(form, "Gate", self.gate)
         self._add_slider(form, "", "gate_threshold_dbfs", "Level that opens the gate", -80, -10, 1, "{:.0f} dBFS")
         self._add_slider(form, "High-pass", "high_pass_hz", "Removes rumble below; 0 is off", 0, 300, 10, "{:.0f} Hz")
         self.denoise = _check("On (adds 10 ms)", "Noise suppression", "Lowers steady noise such as fans")
         self.denoise.toggled.connect(lambda on: self._set(noise_suppression=on))
-        form.addRow("Denoise", self.denoise)
+        add_row(form, "Denoise", self.denoise)
         column.addLayout(form)
         return card
 
@@ -197,7 +199,7 @@ class LiveControls(QScrollArea):
         slider = SettingSlider(label or "Gate threshold", tip, low, high, step, text)
         slider.moved.connect(lambda value: self._set(**{name: value / 100 if name == "wet" else value}))
         self._sliders[name] = slider
-        form.addRow(label, slider)
+        add_row(form, label, slider)
 
     def _make_devices(self) -> QFrame:
         card, column = make_card()
@@ -214,10 +216,10 @@ class LiveControls(QScrollArea):
         form = _form()
         self.host_api = make_combo("Host API", "List only the devices of one driver system", [("All", "")])
         self.host_api.activated.connect(self._take_host_api)
-        form.addRow("System", self.host_api)
+        add_row(form, "System", self.host_api)
         self.input = make_combo("Microphone", "Where your voice comes from", [])
         self.input.activated.connect(lambda: self._set_options(input_device=self.input.currentData() or None))
-        form.addRow("Microphone", self.input)
+        add_row(form, "Microphone", self.input)
         self.channel = make_combo("Microphone channel", "Which channel of the microphone's device", [])
         self.channel.activated.connect(self._take_channel)
         self.input_rate = make_combo("Microphone rate", "Rate of the microphone; its own is best", [])
@@ -225,7 +227,7 @@ class LiveControls(QScrollArea):
         form.addRow("", _pair(self.channel, self.input_rate))
         self.output = make_combo("Output", "Where the converted voice goes: a virtual microphone, or headphones", [])
         self.output.activated.connect(lambda: self._set_options(output_device=self.output.currentData() or None))
-        form.addRow("Output", self.output)
+        add_row(form, "Output", self.output)
         self.output_rate = make_combo("Output rate", "Rate of the output; its own is best", [])
         self.output_rate.activated.connect(lambda: self._take_rate("output_rate", self.output_rate.currentData()))
         self.block = make_combo(
@@ -235,10 +237,10 @@ class LiveControls(QScrollArea):
         )
         self.block.activated.connect(self._take_block)
         form.addRow("", self.output_rate)
-        form.addRow("Block", self.block)
+        add_row(form, "Block", self.block)
         self.monitor = make_combo("Monitor", "A second device that plays the same, to hear yourself", [])
         self.monitor.activated.connect(lambda: self._set_options(monitor_device=self.monitor.currentData() or None))
-        form.addRow("Monitor", self.monitor)
+        add_row(form, "Monitor", self.monitor)
         self._add_slider(form, "Its level", "monitor_gain_db", "Level of the monitor", -40, 12, 1, "{:+.0f} dB")
         column.addLayout(form)
         return card
@@ -368,9 +370,7 @@ def _fill_device_combo(
 
 
 def _form() -> QFormLayout:
-    form = QFormLayout()
-    form.setHorizontalSpacing(Space.M)
-    form.setVerticalSpacing(Space.S)
+    form = make_form()
     form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
     return form
 

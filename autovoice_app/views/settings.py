@@ -12,7 +12,16 @@ from autovoice_app import __version__
 from autovoice_app.assets import APPEARANCES, Space
 from autovoice_app.context import AppContext, Page
 from autovoice_app.tasks import FILES
-from autovoice_app.widgets.basics import fill_combo, make_button, make_card, make_combo, make_heading, make_label
+from autovoice_app.widgets.basics import (
+    add_row,
+    fill_combo,
+    make_button,
+    make_card,
+    make_combo,
+    make_form,
+    make_heading,
+    make_label,
+)
 from engine.jobs import JobContext
 
 SHORTCUTS = (
@@ -59,32 +68,31 @@ class SettingsPage(Page):
         settings = self.context.settings.current
         card, column = make_card()
         column.addWidget(make_heading("Appearance and sound"))
-        form = QFormLayout()
+        form = make_form()
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.FieldsStayAtSizeHint)
-        form.setHorizontalSpacing(Space.L)
-        form.setVerticalSpacing(Space.S)
         self.appearance = make_combo(
             "Appearance",
             "Light or dark colours, or as the desktop has them",
             [(label, key) for key, label in APPEARANCES.items()],
             settings.appearance,
         )
+        self.appearance.setMinimumContentsLength(16)
         self.appearance.activated.connect(
             lambda: self.context.settings.update(appearance=self.appearance.currentData())
         )
-        form.addRow(make_label("Appearance", buddy=self.appearance), self.appearance)
+        add_row(form, "Appearance", self.appearance)
         self.output = make_combo("Output device", "Where songs and previews are played", [("System default", "")])
         self.output.setMinimumContentsLength(28)
         self.output.activated.connect(lambda: self.context.settings.update(output_device=self.output.currentData()))
-        form.addRow(make_label("Play through", buddy=self.output), self.output)
+        add_row(form, "Play through", self.output)
         self.volume = QSlider(Qt.Orientation.Horizontal)
         self.volume.setRange(0, 100)
         self.volume.setValue(round(settings.volume * 100))
-        self.volume.setMaximumWidth(280)
+        self.volume.setFixedWidth(280)
         self.volume.setToolTip("How loud songs and previews are played; files are not changed")
         self.volume.setAccessibleName("Playback volume")
         self.volume.valueChanged.connect(lambda value: self.context.settings.update(volume=value / 100))
-        form.addRow(make_label("Volume", buddy=self.volume), self.volume)
+        add_row(form, "Volume", self.volume)
         column.addLayout(form)
         return card
 

@@ -3,21 +3,24 @@
 from collections.abc import Callable
 from typing import Any
 
-from PySide6.QtCore import QSize, Qt
-from PySide6.QtGui import QKeySequence
+from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QSize, Qt
+from PySide6.QtGui import QColor, QKeySequence, QPainter
 from PySide6.QtWidgets import (
     QBoxLayout,
     QComboBox,
+    QFormLayout,
     QFrame,
     QHBoxLayout,
     QLabel,
     QPushButton,
+    QStyledItemDelegate,
+    QStyleOptionViewItem,
     QToolButton,
     QVBoxLayout,
     QWidget,
 )
 
-from autovoice_app.assets import Space, icon, title_font
+from autovoice_app.assets import Space, colours, icon, title_font
 
 
 def make_button(
@@ -47,7 +50,7 @@ def make_button(
     button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
     if icon_name:
         button.setIcon(icon(icon_name, "on_accent" if primary else "danger" if danger else "text"))
-        button.setIconSize(QSize(18, 18))
+        button.setIconSize(QSize(18 + Space.XS, 18))
     button.setProperty("primary", "true" if primary else "false")
     button.setProperty("danger", "true" if danger else "false")
     button.clicked.connect(lambda: on_click())
@@ -91,6 +94,7 @@ def make_combo(name: str, tip: str, items: list[tuple[str, str]], chosen: str = 
     combo.setToolTip(tip)
     combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
     combo.setMinimumContentsLength(8)
+    combo.setItemDelegate(_NoteDelegate(combo))
     fill_combo(combo, items, chosen)
     return combo
 
@@ -106,11 +110,54 @@ def fill_combo(combo: QComboBox, items: list[tuple[str, str]], chosen: str = "")
     combo.blockSignals(was_blocked)
 
 
+NOTE_ROLE = Qt.ItemDataRole.UserRole + 1  # text that a choice's list shows at its right end, quietly
+
+
+def show_notes(combo: QComboBox, notes: list[str]) -> None:
+    """Show a note beside each item of a choice's list."""
+    for index, note in enumerate(notes):
+        combo.setItemData(index, note, NOTE_ROLE)
+        title = combo.itemText(index)
+        combo.setItemData(index, f"{title}, {note}" if note else title, Qt.ItemDataRole.AccessibleTextRole)
+    widen_list(combo)
+
+
 def widen_list(combo: QComboBox) -> None:
     """Let a choice's list show its labels whole, though it may be wider than the closed choice."""
-    labels = [combo.itemText(index) for index in range(combo.count())]
+    labels = [combo.itemText(index) + str(combo.itemData(index, NOTE_ROLE) or "") for index in range(combo.count())]
     widest = max((combo.fontMetrics().horizontalAdvance(label) for label in labels), default=0)
     combo.view().setMinimumWidth(widest + 3 * Space.L)
+
+
+class _NoteDelegate(QStyledItemDelegate):
+    """Draws a choice's items as the style sheet says, and an item's note at its right end."""
+
+    def paint(
+        self, painter: QPainter, option: QStyleOptionViewItem, index: QModelIndex | QPersistentModelIndex
+    ) -> None:
+        super().paint(painter, option, index)
+        painter.save()
+        painter.setPen(QColor(colours().muted))
+        area = option.rect.adjusted(0, 0, -Space.S, 0)
+        flags = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
+        painter.drawText(area, flags, str(index.data(NOTE_ROLE) or ""))
+        painter.restore()
+
+
+def make_form() -> QFormLayout:
+    """An empty form; `add_row` fills it."""
+    form = QFormLayout()
+    form.setHorizontalSpacing(Space.M)
+    form.setVerticalSpacing(Space.S)
+    return form
+
+
+def add_row(form: QFormLayout, text: str, control: QWidget) -> None:
+    """Add a control and its label to a form, the label level with the control."""
+    label = make_label(text, buddy=control)
+    control.ensurePolished()
+    label.setMinimumHeight(control.sizeHint().height())
+    form.addRow(label, control)
 
 
 def make_card(layout: type[QBoxLayout] | None = None) -> tuple[QFrame, QBoxLayout]:

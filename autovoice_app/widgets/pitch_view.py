@@ -193,6 +193,8 @@ class PitchView(AxisView):
             if midi % 12 in wanted:
                 painter.setPen(QColor(scheme.text if midi % 12 == 0 else scheme.muted))
                 label = QRect(0, round((top + bottom) / 2) - 8, GUTTER - 6, 16)
+                if label.top() < 0 or label.bottom() > self.height():
+                    continue  # half a name is none
                 painter.drawText(label, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter, note_name(midi))
 
     def _draw_contour(self, painter: QPainter, contour: F0Contour, pen: QPen) -> None:

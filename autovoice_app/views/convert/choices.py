@@ -9,7 +9,7 @@ from autovoice_app.assets import Space
 from autovoice_app.context import AppContext
 from autovoice_app.costs import Cost, learnt_costs
 from autovoice_app.views.convert.timing import PresetTiming
-from autovoice_app.widgets.basics import about, fill_combo, make_combo, make_label, widen_list
+from autovoice_app.widgets.basics import about, fill_combo, make_combo, make_label, show_notes
 from engine.models import installed_models
 from engine.rendering import PRESETS
 from engine.store.records import VoiceRecord
@@ -62,7 +62,7 @@ class ChoicesPanel(QWidget):
         self.key = make_combo(
             "Key",
             "Automatic moves the song to where the voice is at home; or choose semitones yourself",
-            [("Automatic", "auto"), *((f"{n:+d} semitones" if n else "As sung", str(n)) for n in range(12, -13, -1))],
+            [("Automatic", "auto"), *((_key_name(n), str(n)) for n in range(12, -13, -1))],
             settings.convert_transpose,
         )
         self.separation = make_combo("Separation", "How the vocals are taken out of the song", list(_SEPARATIONS))
@@ -114,11 +114,9 @@ class ChoicesPanel(QWidget):
         """
         separates = self.choices.separation != "none" and not keeps_stems
         costs = {name: self._cost(name, duration_s or 60.0, separates=separates) for name in PRESETS}
-        for index, (name, cost) in enumerate(costs.items()):
-            title = name.capitalize()
-            self.preset.setItemText(index, title if cost is None else f"{title}: about {about(cost)}")
+        for index, name in enumerate(PRESETS):
             self.preset.setItemData(index, PRESETS[name].summary, Qt.ItemDataRole.ToolTipRole)
-        widen_list(self.preset)
+        show_notes(self.preset, ["" if cost is None else f"about {about(cost)}" for cost in costs.values()])
         chosen = self.choices.preset
         self.preset.setToolTip(f"How much time the conversion may take. {PRESETS[chosen].summary}")
         cost = costs[chosen]
@@ -128,8 +126,10 @@ class ChoicesPanel(QWidget):
         elif self.timing.is_running:
             self.cost.setText("Finding out what the presets cost on this machine…")
         else:
-            self.cost.setText("Not timed on this machine yet; that happens by itself, or with the first conversion.")
-        self.cost.setToolTip(PRESETS[chosen].summary)
+            self.cost.setText("Not timed on this machine yet.")
+        self.cost.setToolTip(
+            "Presets are timed on the demo song while AutoVoice has nothing else to do, and by every conversion"
+        )
 
     def find_costs(self) -> None:
         """Let the presets that no conversion has told of be timed while the program is idle."""
@@ -155,3 +155,10 @@ class ChoicesPanel(QWidget):
             convert_separation=chosen.separation,
         )
         self.changed.emit()
+
+
+def _key_name(semitones: int) -> str:
+    if not semitones:
+        return "As sung"
+    sign = "+" if semitones > 0 else "\N{MINUS SIGN}"
+    return f"{sign}{abs(semitones)} semitone{'s' if abs(semitones) > 1 else ''}"

@@ -397,7 +397,7 @@ class ConvertPage(Page):
             "music-notes",
             "Drop songs here",
             "AutoVoice takes the vocals out, sings them in another voice and mixes them back in. "
-            "wav, flac, mp3, m4a, ogg and opus files of any length will do.",
+            "Songs may be of any length, in wav, flac, mp3, m4a, ogg or opus.",
             make_button(
                 "Open songs…", "Open one or more songs", self.open_dialog, icon_name="folder-open", primary=True
             ),
