@@ -4,13 +4,15 @@ Icons are Phosphor (MIT), drawn from qtawesome's font in the palette's own colou
 Widgets that paint themselves ask `colours(self.palette())` at paint time and follow it too.
 """
 
+import importlib.util
+import json
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
 from PySide6.QtCore import QPoint, QRect, QRectF, QSize, Qt
-from PySide6.QtGui import QColor, QFont, QGuiApplication, QIcon, QIconEngine, QPainter, QPalette, QPixmap
+from PySide6.QtGui import QColor, QFont, QFontDatabase, QGuiApplication, QIcon, QIconEngine, QPainter, QPalette, QPixmap
 from PySide6.QtWidgets import QApplication
 
 
@@ -129,11 +131,23 @@ def icon(name: str, role: str = "text") -> QIcon:
     return QIcon(_GlyphEngine(_glyph(name), role))
 
 
-@lru_cache(maxsize=256)
 def _glyph(name: str) -> str:
-    import qtawesome  # costs 0.2 s, so not before the first icon
+    return chr(int(_phosphor()[1][name], 16))
 
-    return str(qtawesome.charmap(f"ph.{name}"))
+
+@cache
+def _phosphor() -> tuple[str, dict[str, str]]:
+    """The icon font's family and its characters' codes by name, from qtawesome's files.
+
+    The package itself is not imported: it would load eleven fonts and a second layer over Qt, 0.3 s at every start.
+    """
+    spec = importlib.util.find_spec("qtawesome")
+    assert spec is not None
+    assert spec.origin is not None
+    folder = Path(spec.origin).parent / "fonts"
+    number = QFontDatabase.addApplicationFont(str(next(folder.glob("phosphor-[0-9]*.ttf"))))
+    codes = json.loads(next(folder.glob("phosphor-charmap-*.json")).read_text("utf-8"))
+    return QFontDatabase.applicationFontFamilies(number)[0], codes
 
 
 class _GlyphEngine(QIconEngine):
@@ -147,8 +161,6 @@ class _GlyphEngine(QIconEngine):
         return _GlyphEngine(self._glyph, self._role)
 
     def paint(self, painter: QPainter, rect: QRect, mode: QIcon.Mode, state: QIcon.State) -> None:
-        import qtawesome
-
         scheme = colours()
         role = self._role
         if state == QIcon.State.On and role == "text":
@@ -158,7 +170,9 @@ class _GlyphEngine(QIconEngine):
             colour.setAlphaF(0.5)
         painter.save()
         painter.setPen(colour)
-        painter.setFont(qtawesome.font("ph", round(rect.height() * 0.94)))
+        font = QFont(_phosphor()[0])
+        font.setPixelSize(round(rect.height() * 0.94))
+        painter.setFont(font)
         sideways = Qt.AlignmentFlag.AlignHCenter if rect.width() <= rect.height() else Qt.AlignmentFlag.AlignLeft
         painter.drawText(QRectF(rect), sideways | Qt.AlignmentFlag.AlignVCenter, self._glyph)
         painter.restore()
