@@ -1,6 +1,7 @@
 # `make run` starts AutoVoice and `make test` tests it; both do all the set-up they need, once.
 # CONTRIBUTING.md tells of the other targets.
 
+# On Windows make may find cmd.exe alone, so what must run there is plain commands and Python.
 ifeq ($(OS),Windows_NT)
 PYTHON ?= python
 BIN := .venv/Scripts
@@ -10,6 +11,7 @@ BIN := .venv/bin
 endif
 
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+STAMP := $(BIN)/python -c "import pathlib, sys; pathlib.Path(sys.argv[1]).touch()"
 
 .PHONY: run test lint check bench-tables soak memory kills judges processes screenshots clean
 
@@ -66,17 +68,18 @@ screenshots: .venv/test.stamp
 ifneq ($(OS),Windows_NT)
 	@sh packaging/system-packages.sh run
 endif
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(if $(wildcard $(BIN)/python*),,$(PYTHON) packaging/make_venv.py)
 	@echo "Installing AutoVoice into .venv (several GB, once)"
 	$(INSTALL) -e .
-	@touch $@
+	@$(STAMP) $@
 
 .venv/test.stamp: .venv/run.stamp
 ifneq ($(OS),Windows_NT)
 	@sh packaging/system-packages.sh test
 endif
 	$(INSTALL) -e ".[dev,bench]"
-	@touch $@
+	@$(STAMP) $@
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	$(PYTHON) -c "import glob, shutil, sys; [shutil.rmtree(f, True) for a in sys.argv[1:] for f in glob.glob(a)]" \
+	  .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -648,7 +648,9 @@ def _refuse_overwriting(source: Path, destination: Path, stems_folder: Path | No
             raise AudioFileError(
                 f"“{path}” is the song itself and would be overwritten.", hint="Choose another name or folder."
             )
-    if stems_folder is not None and destination.absolute() in [path.absolute() for path in written[1:]]:
+    # Whatever the file system makes of capitals.
+    same_but_for_case = [str(path.absolute()).casefold() for path in written]
+    if same_but_for_case[0] in same_but_for_case[1:]:
         raise AudioFileError(
             f"“{destination}” would be both the mix and a stem.", hint="Choose another name or folder for the mix."
         )

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import importlib
+import io
 import json
 import os
 import signal
@@ -76,6 +77,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def start() -> NoReturn:
     """The program's entry: run the words of the command line and leave the process."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not every system's text holds every name of a file or voice
+            stream.reconfigure(errors="backslashreplace")
     code = main()
     if code == STOPPED:  # taking PyTorch down in good order costs a second that Ctrl-C does not have
         sys.stdout.flush()
@@ -106,8 +110,9 @@ def print_failure(error: AutoVoiceError) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Write a value to standard output as indented JSON."""
-    json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
+    """Write a value to standard output as indented JSON; beyond ASCII only where that is UTF-8."""
+    is_utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    json.dump(value, sys.stdout, indent=2, ensure_ascii=not is_utf8)
     print()
 
 
@@ -196,6 +201,8 @@ class _ProgressBar:
         self._stream, self._quiet = stream, quiet
         self._told: set[str] = set()
         self._is_terminal = stream.isatty()
+        if self._is_terminal and os.name == "nt":
+            os.system("")  # a console of Windows understands the sequences used here only after this
         self._drawn = False
 
     def announce(self, text: str) -> None:

@@ -73,6 +73,7 @@ def _add_render_options(parser: argparse.ArgumentParser) -> None:
 def run_convert(options: argparse.Namespace) -> None:
     """Convert the song that the options name."""
     from engine.signal import check_writable_ending, release_destination, reserve_destination
+    from engine.store import file_name
 
     song, output = options.song, options.output
     _check_paths(song, output, options.report)
@@ -83,7 +84,7 @@ def run_convert(options: argparse.Namespace) -> None:
     def work(ctx: JobContext) -> "RenderResult":
         voice, record = _find_voice(options.voice, options.device, ctx)
         destination = output or reserve_destination(
-            song.absolute().parent, f"{song.stem} - {_file_name(voice.name)}", _ending_like(song)
+            song.absolute().parent, f"{song.stem} - {file_name(voice.name)}", _ending_like(song)
         )
         try:
             result = _render(song, destination, voice, options, ctx)
@@ -99,7 +100,7 @@ def run_convert(options: argparse.Namespace) -> None:
 def run_demo(options: argparse.Namespace) -> None:
     """Render the bundled demo song."""
     from engine.signal import check_writable_ending
-    from engine.store import default_data_folder
+    from engine.store import default_data_folder, file_name
 
     song = demo_song()
     if options.output is not None:
@@ -113,7 +114,7 @@ def run_demo(options: argparse.Namespace) -> None:
         if destination is None:
             folder = default_data_folder() / "demo"
             _make_folder(folder)
-            destination = folder / f"song - {_file_name(voice.name)}.flac"
+            destination = folder / f"song - {file_name(voice.name)}.flac"
         return _render(song, destination, voice, options, ctx)
 
     _finish(run_with_progress(work, quiet=options.quiet, preload=_preload(song)), options)
@@ -258,10 +259,6 @@ def _ending_like(song: Path) -> str:
 
     ending = song.suffix.lower().removeprefix(".")
     return ending if ending in WRITABLE_ENDINGS else "flac"
-
-
-def _file_name(name: str) -> str:
-    return "".join("_" if letter in '<>:"/\\|?*' or ord(letter) < 32 else letter for letter in name).strip(" .")
 
 
 def _semitones(text: str) -> float:

@@ -83,7 +83,7 @@ def examine() -> dict[str, Any]:
     warnings: list[dict[str, str]] = []
     return {
         "versions": _versions(problems),
-        "torch": _torch(),
+        "torch": _torch(warnings),
         "models": _models(problems),
         "data_folder": _data_folder(problems, warnings),
         "devices": _devices(warnings),
@@ -114,12 +114,22 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _torch() -> dict[str, Any]:
+def _torch(warnings: list[dict[str, str]]) -> dict[str, Any]:
     if importlib.util.find_spec("torch") is None:
         return {}
     from engine.models import describe_torch
 
-    return describe_torch()
+    found = describe_torch()
+    if not found["gpus"] and shutil.which("nvidia-smi") is not None:  # comes with the driver of NVIDIA's cards
+        if found["cuda"] is None:  # as the package index has it for Windows
+            _add(
+                warnings,
+                "There is an NVIDIA card, but this PyTorch computes on the processor only.",
+                f"Install PyTorch {found['version'].split('+')[0]} for CUDA: https://pytorch.org/get-started/locally",
+            )
+        else:
+            _add(warnings, "PyTorch cannot use the NVIDIA card.", "Its driver may be too old; bring it up to date.")
+    return found
 
 
 def _models(problems: list[dict[str, str]]) -> list[dict[str, Any]]:

@@ -26,7 +26,7 @@ from autovoice_app.views.voices_cards import CARD, ORDERS, VoiceCard, VoicesMode
 from autovoice_app.views.voices_detail import VoiceDetail
 from autovoice_app.widgets.basics import make_button, make_combo, make_label
 from engine.jobs import JobContext
-from engine.store import VoiceRecord, export_voice, import_voice
+from engine.store import VoiceRecord, export_voice, file_name, import_voice
 
 _ARCHIVE = ".autovoice"
 
@@ -224,9 +224,8 @@ class VoicesPage(Page):
         if record is None:
             return
         folder = Path(self.context.settings.current.export_folder or Path.home())
-        name = "".join("_" if character in '/\\:*?"<>|' else character for character in record.name)
         path, _ = QFileDialog.getSaveFileName(
-            self, "Export voice", str(folder / (name + _ARCHIVE)), f"Voice (*{_ARCHIVE})"
+            self, "Export voice", str(folder / (file_name(record.name) + _ARCHIVE)), f"Voice (*{_ARCHIVE})"
         )
         if path:
             self.export_to(record, Path(path).with_suffix(_ARCHIVE))

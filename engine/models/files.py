@@ -129,7 +129,8 @@ def read_tensors(path: Path, *, sha256: str | None = None) -> tuple[dict[str, "t
     except (SafetensorError, OSError) as error:
         raise ModelError(f"The model file '{path.name}' cannot be read.", hint=_repair_hint(path)) from error
     half = (torch.float16, torch.bfloat16)
-    return {name: t.float() if t.dtype in half else t for name, t in tensors.items()}, metadata
+    # Copies: what is mapped into memory can be neither replaced nor removed on Windows.
+    return {name: t.float() if t.dtype in half else t.clone() for name, t in tensors.items()}, metadata
 
 
 def fill_module(module: "torch.nn.Module", tensors: dict[str, "torch.Tensor"], *, model_name: str) -> None:

@@ -5,7 +5,7 @@ The only place that touches sqlite3. Start with `Store`; a damaged database goes
 
 from engine.store.archive import export_voice, import_voice
 from engine.store.faults import StoreDamagedError
-from engine.store.names import default_data_folder
+from engine.store.names import default_data_folder, file_name
 from engine.store.records import (
     BackupRecord,
     JobRecord,
@@ -28,6 +28,7 @@ __all__ = [
     "VoiceRecord",
     "default_data_folder",
     "export_voice",
+    "file_name",
     "import_voice",
     "repair_store",
 ]

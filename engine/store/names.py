@@ -7,6 +7,7 @@ from pathlib import Path
 from engine.errors import StoreError
 
 MAX_NAME_LENGTH = 80
+_DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
 
 
 def clean_name(name: str) -> str:
@@ -28,6 +29,12 @@ def clean_name(name: str) -> str:
 def name_key(name: str) -> str:
     """What two names share when they count as the same."""
     return unicodedata.normalize("NFKC", " ".join(name.split())).casefold()
+
+
+def file_name(name: str) -> str:
+    """A name as every system takes it for a file, without an ending."""
+    clean = "".join("_" if letter in '<>:"/\\|?*' or ord(letter) < 32 else letter for letter in name).strip(" .")
+    return f"_{clean}" if clean.split(".")[0].strip().casefold() in {"", *_DEVICES} else clean
 
 
 def default_data_folder() -> Path:

@@ -1,5 +1,7 @@
+import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -188,6 +190,7 @@ def test_ctrl_c_ends_it_within_a_second_and_leaves_nothing(home, tmp_path, momen
     assert not list(out.iterdir())
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
 def test_a_job_that_does_not_listen_is_left_behind(tmp_path):
     code = (
         "import sys, time\nfrom pathlib import Path\nfrom autovoice_app.cli import run_with_progress\n"
@@ -226,6 +229,41 @@ def test_progress_lines_notes_and_errors_of_a_job(capsys):
     with pytest.raises(Cancelled):
         run_with_progress(stopped, quiet=True)
     assert not capsys.readouterr().err
+
+
+def test_names_that_the_terminal_cannot_show_stop_nothing(home, tmp_path):
+    """A Western European console on Windows knows neither the voice's name nor the song's."""
+    env = {**os.environ, "AUTOVOICE_HOME": str(tmp_path), "PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
+    with Store(home) as store, Store(tmp_path) as other:
+        voice = dataclasses.replace(store.load_voice(store.voice("Ana")), name="歌手 🎤")
+        other.add_voice(voice, consent="synthetic", seconds=6.0)
+
+    def run(*words):
+        command = [sys.executable, "-m", "autovoice_app", *words]
+        return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, timeout=60)
+
+    listed = run("voice", "list", "--json")
+    assert listed.returncode == 0, listed.stderr
+    assert "歌手 🎤" in {voice["name"] for voice in json.loads(listed.stdout)}
+    assert run("voice", "list").returncode == 0
+    refused = run("convert", "сонг 🎵.wav", "--voice", "Ana")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith(b"autovoice: There is no")
+    assert b"Traceback" not in refused.stderr
+
+
+def test_the_doctor_says_why_a_graphics_card_lies_idle(capsys, monkeypatch):
+    torch_here = {"version": "2.11.0+cpu", "device": "cpu", "threads": 2, "cuda": None, "gpus": [], "mps": False}
+    monkeypatch.setattr("engine.models.describe_torch", lambda: torch_here)
+    which = shutil.which
+    monkeypatch.setattr(shutil, "which", lambda name: "nvidia-smi" if name == "nvidia-smi" else which(name))
+    main(["doctor", "--json"])
+    [warning] = [w for w in json.loads(capsys.readouterr().out)["warnings"] if "NVIDIA" in w["message"]]
+    assert "2.11.0 for CUDA" in warning["hint"]
+    torch_here["cuda"] = "13.0"
+    main(["doctor", "--json"])
+    [warning] = [w for w in json.loads(capsys.readouterr().out)["warnings"] if "NVIDIA" in w["message"]]
+    assert "driver" in warning["hint"]
 
 
 def test_the_doctor_knows_everything_by_name(capsys):

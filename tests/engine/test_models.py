@@ -2,9 +2,11 @@ import json
 import os
 import struct
 import threading
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from engine import models
 from engine.errors import EngineBusyError, ModelError, OutOfMemoryError
@@ -218,3 +220,14 @@ def test_the_users_models_are_listed_behind_the_embedded_ones(folder):
     publish(models.user_models_folder(), "mine")
     assert models.user_models_folder().is_relative_to(os.environ["AUTOVOICE_HOME"])
     assert [(info.name, info.source) for info in models.installed_models()] == [("toy", "embedded"), ("mine", "added")]
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks at the process's memory")
+def test_tensors_that_were_read_do_not_hold_their_file(tmp_path):
+    """On Windows a file that is mapped into memory can be neither replaced nor removed."""
+    path = tmp_path / "kept.safetensors"
+    whole = torch.ones(4096, dtype=torch.int64)
+    save_file({"half": torch.ones(4096).half(), "full": torch.ones(4096), "whole": whole}, path)
+    tensors, _ = models.read_tensors(path)
+    assert str(path) not in Path("/proc/self/maps").read_text()
+    assert all(bool((tensor == 1).all()) for tensor in tensors.values())

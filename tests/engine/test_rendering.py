@@ -1,6 +1,5 @@
 import dataclasses
 import json
-import resource
 import shutil
 import sys
 import threading
@@ -250,10 +249,16 @@ def test_noise_without_a_voice_is_no_failure(voice, tmp_path):
 def test_the_song_itself_is_never_overwritten(bare_voice, voice, tmp_path):
     copy = tmp_path / "song.wav"
     shutil.copy(bare_voice, copy)
-    (tmp_path / "link.wav").symlink_to(copy)
-    (tmp_path / "vocals.wav").symlink_to(copy)
+    (tmp_path / "link.wav").hardlink_to(copy)
+    (tmp_path / "vocals.wav").hardlink_to(copy)
     before = copy.read_bytes()
-    for destination, stems in (("song.wav", None), ("link.wav", None), ("a.wav", "."), ("stems/vocals.wav", "stems")):
+    for destination, stems in (
+        ("song.wav", None),
+        ("link.wav", None),
+        ("a.wav", "."),
+        ("stems/vocals.wav", "stems"),
+        ("Stems/Converted.WAV", "stems"),  # where capitals do not count, it would be the stem
+    ):
         with pytest.raises(AudioFileError, match="overwritten|both"):
             render_song(
                 copy, tmp_path / destination, voice, BARE, JobContext(), stems_folder=stems and tmp_path / stems
@@ -264,6 +269,8 @@ def test_the_song_itself_is_never_overwritten(bare_voice, voice, tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="file size limits are POSIX")
 @pytest.mark.parametrize("limit", [1_000, 400_000, 1_000_000])
 def test_a_full_disk_ends_in_one_sentence_and_leaves_nothing(song, voice, tmp_path, limit):
+    import resource
+
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     try:

@@ -1,5 +1,4 @@
 import os
-import resource
 import subprocess
 import sys
 
@@ -185,6 +184,8 @@ def test_unknown_endings_and_folders_that_refuse_are_errors(tmp_path):
 @pytest.mark.parametrize("ending", ["wav", "flac", "ogg", "mp3", "m4a"])
 def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path, ending):
     # A limit on the size of files makes the very write calls fail that a full disk makes fail.
+    import resource
+
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
     try:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from engine.errors import ModelError, StoreError
-from engine.store import Store, StoreDamagedError, repair_store
+from engine.store import Store, StoreDamagedError, file_name, repair_store
 from engine.store.database import Database
 from engine.store.files import FileStore
 from engine.store.schema import MIGRATIONS
@@ -327,3 +327,21 @@ def test_voices_of_the_program_are_listed_and_cannot_be_changed(store):
     with pytest.raises(StoreError, match="exists already"):
         add(store, builtin[0].name.lower())
     assert store.duplicate(builtin[0]).name == f"{builtin[0].name} 2"
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("Ada", "Ada"),
+        ("AC/DC: live?", "AC_DC_ live_"),
+        ("Ada.", "Ada"),
+        (" . ", "_"),
+        ("nul", "_nul"),
+        ("Com1.flac", "_Com1.flac"),
+        ("Connie", "Connie"),
+        ("歌手 🎤", "歌手 🎤"),
+    ],
+)
+def test_every_system_takes_a_voice_s_name_for_a_file(tmp_path, name, file):
+    assert file_name(name) == file
+    (tmp_path / file).touch()
