@@ -199,6 +199,7 @@ class ContentStream:
     def __init__(self, encoder: ContentEncoder) -> None:
         self._front_end = LogMelStream(LogMel())
         self._frames = ContentFrameStream(encoder)
+        self._torch_device = next(encoder.parameters()).device
         self.latency_samples = self._front_end.latency_samples + encoder.lookahead_frames * HOP_LENGTH
 
     def reset(self) -> None:
@@ -207,12 +208,13 @@ class ContentStream:
         self._frames.reset()
 
     def push(self, samples: Tensor) -> Tensor:
-        """Take [1, N] float32 samples at 16 kHz (N may be 0), give log-posteriors [1, len(PHONES), T] known now."""
-        return self._frames.push(self._front_end.push(samples))
+        """Take [1, N] float32 samples at 16 kHz on the CPU (N may be 0), give log-posteriors [1, len(PHONES), T]."""
+        return self._frames.push(self._front_end.push(samples).to(self._torch_device))
 
     def flush(self) -> Tensor:
         """The log-posteriors still owed: in all 1 + N // HOP_LENGTH frames for N samples pushed."""
-        return torch.cat([self._frames.push(self._front_end.flush()), self._frames.flush()], dim=-1)
+        last = self._frames.push(self._front_end.flush().to(self._torch_device))
+        return torch.cat([last, self._frames.flush()], dim=-1)
 
 
 def load_content_encoder(torch_device: str = "cpu") -> ContentEncoder:

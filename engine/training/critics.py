@@ -136,6 +136,11 @@ class Gradients:
         summed: list[Tensor] = []
         for name, (share, gradients) in parts.items():
             norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()
+            if not torch.isfinite(norm):  # left out of this step, and of the mean
+                gradients, norm = (
+                    [torch.zeros_like(each) for each in gradients],
+                    self._norms.get(name, norm.new_ones(())),
+                )
             mean = self._norms.get(name, norm)
             mean = self._norms[name] = torch.lerp(norm, mean, _NORM_KEPT)
             scaled = [gradient * (share / (mean + 1e-12)) for gradient in gradients]

@@ -45,9 +45,9 @@ class Ge2e(nn.Module):
 
     def forward(self, samples: Tensor) -> Tensor:
         """[B, N] at 16 kHz, N some 25,600, to [B, 256] of unit length; loudness does not matter."""
-        level = samples.square().mean(dim=1, keepdim=True).sqrt()
+        level = (samples.square().mean(dim=1, keepdim=True) + 1e-10).sqrt()  # silence has no gradient else
         spectra = torch.stft(
-            samples * (_LEVEL / (level + 1e-6)),
+            samples * (_LEVEL / level),
             _FFT,
             _HOP,
             window=self.window,

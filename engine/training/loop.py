@@ -208,7 +208,10 @@ class TrainingLoop:
             parts = flat.split([gradient.numel() for gradient in gradients])
             for gradient, part in zip(gradients, parts, strict=True):
                 gradient.copy_(part.view_as(gradient))
-        nn.utils.clip_grad_norm_(parameters, self.config.gradient_norm)
+        norm = nn.utils.clip_grad_norm_(parameters, self.config.gradient_norm)
+        if not torch.isfinite(norm):  # one bad batch must not cost the run; the log's losses tell if it is more
+            _log.warning("step %d: the gradient of %s is not finite; left out", self.step, name)
+            return
         scale = self._learning_rate_scale()
         for group, rate in zip(optimizer.param_groups, self._base_rates[name], strict=True):
             group["lr"] = rate * scale
