@@ -21,7 +21,7 @@ from engine.signal import AudioClip, AudioReader, FloatArray, StreamingResampler
 HOP_S = 0.010
 _RATE = 16000  # what both trackers were trained at
 _HOP = 160
-_VOICED = 0.35  # periodicity from which a frame counts as voiced
+_VOICED = 0.2  # periodicity from which a frame counts as voiced
 _SEGMENT_S = 20.0
 _FULL_FRAMES_PER_S = 3.0  # the full CREPE costs some 50 ms a frame on a CPU
 _STAGE = "Tracking the pitch"
