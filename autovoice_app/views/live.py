@@ -36,7 +36,8 @@ from engine.errors import AutoVoiceError
 from engine.jobs import JobContext
 from engine.live import LiveSession, LiveSnapshot, LiveState, LiveVoice, VoiceStream
 
-REPAINT_MS = 34  # 30 Hz at most
+REPAINT_MS = 40  # as smooth as film; 30 Hz at most
+_FIGURES_EVERY = 4  # repaints: nobody reads quicker
 _HIDDEN_MS = 200
 _FAVOURITES_SHOWN = 6
 
@@ -61,6 +62,7 @@ class LivePage(Page):
         self._was_paused = False
         self._is_talking = False
         self._is_shown = False
+        self._repaints = 0
         choices = LiveChoices.from_text(context.settings.current.live_choices)
         column, head = self.page_layout("Live", "Speak, and come out as someone else")
         self.controls = LiveControls(context.tasks, choices)
@@ -103,17 +105,13 @@ class LivePage(Page):
         self._list_voices()
         self._list_devices()
         self.controls.routing.look()
-        application = QApplication.instance()
-        if application is not None:
-            application.installEventFilter(self)
+        self._watch_space()
 
     def on_hidden(self) -> None:
         """Live goes on; only the drawing rests."""
         self._is_shown = False
         self._timer.setInterval(_HIDDEN_MS)
-        application = QApplication.instance()
-        if application is not None:
-            application.removeEventFilter(self)
+        self._watch_space()
         self._talk(False)
 
     def shut_down(self) -> None:
@@ -413,7 +411,17 @@ class LivePage(Page):
 
     def _take_push_to_talk(self, on: bool) -> None:
         self.controls.choices = dataclasses.replace(self.choices, push_to_talk=on)
+        self._watch_space()
         self._apply()
+
+    def _watch_space(self) -> None:
+        """See the program's events only while they matter: Python looks at each of hundreds a second."""
+        application = QApplication.instance()
+        if application is None:
+            return
+        application.removeEventFilter(self)
+        if self._is_shown and self.choices.push_to_talk:
+            application.installEventFilter(self)
 
     def _talk(self, on: bool) -> None:
         if on != self._is_talking:
@@ -495,6 +503,9 @@ class LivePage(Page):
     def _show_figures(self, snapshot: LiveSnapshot) -> None:
         self.input_meter.set_level(snapshot.input_peak_dbfs)
         self.output_meter.set_level(snapshot.output_peak_dbfs)
+        self._repaints += 1
+        if self._repaints % _FIGURES_EVERY:
+            return
         self.pitch_text.setText(_pitch_text(snapshot))
         self.latency_bar.show_latency(snapshot.latency)
         counts = snapshot.counts

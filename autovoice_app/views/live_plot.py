@@ -19,8 +19,8 @@ _BLACK_KEYS = {1, 3, 6, 8, 10}
 class LivePlot(QWidget):
     """The last seconds, one pixel column per 10 ms, newest at the right.
 
-    The columns are painted as an image by array operations: 30 of them a second cost a few percent of a core, where
-    antialiased lines would cost half of one.
+    The columns are painted into an image by array operations, each once: the image is a ring, drawn in two parts, and
+    30 pictures a second cost a few percent of a core, where antialiased lines would cost half of one.
     """
 
     def __init__(self, parent: QWidget | None = None) -> None:
@@ -28,15 +28,16 @@ class LivePlot(QWidget):
         self.setAccessibleName("Waveform and pitch")
         self.setToolTip("Grey: your voice. Coloured: what comes out. Above their waveforms, below their pitch")
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
+        self.setAttribute(Qt.WidgetAttribute.WA_OpaquePaintEvent)  # what lies below need not be painted each time
         self._view: HistoryView | None = None
-        self._rows: tuple[int, int, Colours, np.ndarray] | None = None
+        self._ring: _Ring | None = None
 
     def show_history(self, view: HistoryView | None) -> None:
         """Show these columns; None clears the plot."""
         if view is not None and self._view is not None and view.last_column == self._view.last_column:
             return
         self._view = view
-        self.update()
+        self.update(_LABEL_WIDTH, 0, self.width() - _LABEL_WIDTH, self.height())
 
     def sizeHint(self) -> QSize:
         """Wide and high enough for two octaves."""
@@ -47,60 +48,119 @@ class LivePlot(QWidget):
         return QSize(200, 140)
 
     def paintEvent(self, event: QPaintEvent) -> None:
-        """Draw the image of the columns, then the names of the notes."""
+        """Draw the image of the columns and, where asked for, the names of the notes."""
         scheme = colours(self.palette())
-        painter = QPainter(self)
         width, height = max(1, self.width() - _LABEL_WIDTH), max(1, self.height())
-        pixels = self._ground(width, height, scheme).copy()
-        if self._view is not None:
-            self._paint_columns(pixels, self._view, scheme)
-        image = QImage(pixels.data, width, height, 4 * width, QImage.Format.Format_RGB32)
-        painter.drawImage(_LABEL_WIDTH, 0, image)
-        self._label(painter, height, scheme)
+        ring = self._ring
+        if ring is None or (ring.width, ring.height, ring.scheme) != (width, height, scheme):
+            ring = self._ring = _Ring(width, height, scheme)
+        ring.show(self._view)
+        painter = QPainter(self)
+        ring.draw(painter, _LABEL_WIDTH)
+        if event.rect().left() < _LABEL_WIDTH:
+            self._label(painter, height, scheme)
         painter.end()
 
-    def _ground(self, width: int, height: int, scheme: Colours) -> np.ndarray:
-        if self._rows is None or self._rows[:3] != (width, height, scheme):
-            rows = np.full((height, width), _argb(scheme.card), dtype=np.uint32)
-            top, bottom = self._pitch_area(height)
-            for midi in range(int(_LOW_MIDI), int(_HIGH_MIDI) + 1):
-                y0, y1 = self._y(midi + 0.5, top, bottom), self._y(midi - 0.5, top, bottom)
-                if midi % 12 in _BLACK_KEYS:
-                    rows[max(y0, top) : max(y1, top)] = _mixed(scheme.card, scheme.raised, 0.55)
-                if midi % 12 == 0 and top + 3 < y1 < height:
-                    rows[y1] = _argb(scheme.border)
-            rows[top - 1] = _argb(scheme.border)
-            rows[self._wave_area(0, height)[1] - 1] = _mixed(scheme.card, scheme.border, 0.6)
-            self._rows = (width, height, scheme, rows)
-        return self._rows[3]
+    def _label(self, painter: QPainter, height: int, scheme: Colours) -> None:
+        painter.fillRect(QRect(0, 0, _LABEL_WIDTH, height), QColor(scheme.card))
+        painter.setPen(QColor(scheme.muted))
+        font = QFont(self.font())
+        font.setPointSizeF(max(7.0, font.pointSizeF() * 0.8))
+        painter.setFont(font)
+        for index, name in enumerate(("you", "out")):
+            top, bottom = _wave_area(index, height)
+            painter.setPen(QColor(scheme.accent if index else scheme.muted))
+            painter.drawText(QRect(0, top, _LABEL_WIDTH - 6, bottom - top), _RIGHT, name)
+        painter.setPen(QColor(scheme.muted))
+        top, bottom = _pitch_area(height)
+        for midi in range(int(_LOW_MIDI), int(_HIGH_MIDI) + 1, 12):
+            y = _y_of(midi, top, bottom)
+            if top + 6 < y < bottom - 4:
+                painter.drawText(QRect(0, y - 8, _LABEL_WIDTH - 6, 16), _RIGHT, note_name(midi))
 
-    def _paint_columns(self, pixels: np.ndarray, view: HistoryView, scheme: Colours) -> None:
-        height, width = pixels.shape
-        count = min(width, len(view.source_low))
-        target = pixels[:, width - count :]
+
+class _Ring:
+    """The picture of the columns; column n of the history lies at n modulo the width.
+
+    Args:
+        width: Columns.
+        height: Pixels.
+        scheme: Colours.
+    """
+
+    def __init__(self, width: int, height: int, scheme: Colours) -> None:
+        self.width, self.height, self.scheme = width, height, scheme
+        self._ground = self._make_ground()
+        self._pixels = np.repeat(self._ground[:, np.newaxis], width, axis=1)
+        self._image = QImage(self._pixels.data, width, height, 4 * width, QImage.Format.Format_RGB32)
+        self._next = 0  # column of the history to come
+        self._is_empty = True
+
+    def show(self, view: HistoryView | None) -> None:
+        """Paint the columns that came since the last call."""
+        if view is None or view.last_column < self._next:
+            if not self._is_empty:
+                self._pixels[:] = self._ground[:, np.newaxis]
+                self._next, self._is_empty = 0, True
+            if view is None:
+                return
+        count = min(view.last_column - self._next, self.width, len(view.source_low))
+        if count > 0:
+            columns = np.repeat(self._ground[:, np.newaxis], count, axis=1)
+            self._paint(columns, view)
+            first = (view.last_column - count) % self.width
+            until_end = min(count, self.width - first)
+            self._pixels[:, first : first + until_end] = columns[:, :until_end]
+            self._pixels[:, : count - until_end] = columns[:, until_end:]
+            self._next, self._is_empty = view.last_column, False
+
+    def draw(self, painter: QPainter, left: int) -> None:
+        """Draw it, the oldest column at `left`."""
+        oldest = self._next % self.width
+        painter.drawImage(left, 0, self._image, oldest, 0, self.width - oldest, self.height)
+        painter.drawImage(left + self.width - oldest, 0, self._image, 0, 0, oldest, self.height)
+
+    def _make_ground(self) -> np.ndarray:
+        """[height] colour of each row where nothing is heard."""
+        scheme, height = self.scheme, self.height
+        rows = np.full(height, _argb(scheme.card), dtype=np.uint32)
+        top, bottom = _pitch_area(height)
+        for midi in range(int(_LOW_MIDI), int(_HIGH_MIDI) + 1):
+            y0, y1 = _y_of(midi + 0.5, top, bottom), _y_of(midi - 0.5, top, bottom)
+            if midi % 12 in _BLACK_KEYS:
+                rows[max(y0, top) : max(y1, top)] = _mixed(scheme.card, scheme.raised, 0.55)
+            if midi % 12 == 0 and top + 3 < y1 < height:
+                rows[y1] = _argb(scheme.border)
+        rows[top - 1] = _argb(scheme.border)
+        rows[_wave_area(0, height)[1] - 1] = _mixed(scheme.card, scheme.border, 0.6)
+        return rows
+
+    def _paint(self, target: np.ndarray, view: HistoryView) -> None:
+        """The newest columns of a view into [height, columns]."""
+        height, count = target.shape
         y = np.arange(height)[:, np.newaxis]
         for index, (low, high, role) in enumerate(
             (
-                (view.source_low, view.source_high, scheme.muted),
-                (view.converted_low, view.converted_high, scheme.accent),
+                (view.source_low, view.source_high, self.scheme.muted),
+                (view.converted_low, view.converted_high, self.scheme.accent),
             )
         ):
-            top, bottom = self._wave_area(index, height)
+            top, bottom = _wave_area(index, height)
             centre, half = (top + bottom - 1) / 2, (bottom - top) / 2 - 2
             first = np.round(centre - half * np.clip(high[-count:], -1, 1)).astype(int)
             last = np.round(centre - half * np.clip(low[-count:], -1, 1)).astype(int)
             area = y[top:bottom]
             target[top:bottom][(area >= first) & (area <= last)] = _argb(role)
-        top, bottom = self._pitch_area(height)
         for f0_hz, role, thick in (
-            (view.source_f0_hz, scheme.muted, 1),
-            (view.converted_f0_hz, scheme.accent, 2),
+            (view.source_f0_hz, self.scheme.muted, 1),
+            (view.converted_f0_hz, self.scheme.accent, 2),
         ):
-            self._paint_pitch(target, f0_hz[-count:], _argb(role), thick, top, bottom)
+            # One column more: where the line comes from.
+            self._paint_pitch(target, f0_hz[-count - 1 :], _argb(role), thick)
 
-    def _paint_pitch(
-        self, target: np.ndarray, f0_hz: FloatArray, colour: int, thick: int, top: int, bottom: int
-    ) -> None:
+    def _paint_pitch(self, target: np.ndarray, f0_hz: FloatArray, colour: int, thick: int) -> None:
+        height, count = target.shape
+        top, bottom = _pitch_area(height)
         midi = midi_of(f0_hz)
         voiced = np.isfinite(midi) & (midi > _LOW_MIDI) & (midi < _HIGH_MIDI)
         places = np.zeros(len(midi), dtype=int)
@@ -111,34 +171,21 @@ class LivePlot(QWidget):
         joined = np.where(np.abs(before - places) < 40, before, places)  # leaps are not drawn as lines
         y = np.arange(top, bottom)[:, np.newaxis]
         low, high = np.minimum(joined, places) - thick // 2, np.maximum(joined, places) + (thick + 1) // 2
-        target[top:bottom][(y >= low) & (y <= high) & voiced] = colour
+        drawn = (y >= low[-count:]) & (y <= high[-count:]) & voiced[-count:]
+        target[top:bottom][drawn] = colour
 
-    def _label(self, painter: QPainter, height: int, scheme: Colours) -> None:
-        painter.fillRect(QRect(0, 0, _LABEL_WIDTH, height), QColor(scheme.card))
-        painter.setPen(QColor(scheme.muted))
-        font = QFont(self.font())
-        font.setPointSizeF(max(7.0, font.pointSizeF() * 0.8))
-        painter.setFont(font)
-        for index, name in enumerate(("you", "out")):
-            top, bottom = self._wave_area(index, height)
-            painter.setPen(QColor(scheme.accent if index else scheme.muted))
-            painter.drawText(QRect(0, top, _LABEL_WIDTH - 6, bottom - top), _RIGHT, name)
-        painter.setPen(QColor(scheme.muted))
-        top, bottom = self._pitch_area(height)
-        for midi in range(int(_LOW_MIDI), int(_HIGH_MIDI) + 1, 12):
-            y = self._y(midi, top, bottom)
-            if top + 6 < y < bottom - 4:
-                painter.drawText(QRect(0, y - 8, _LABEL_WIDTH - 6, 16), _RIGHT, note_name(midi))
 
-    def _wave_area(self, index: int, height: int) -> tuple[int, int]:
-        size = int(height * _WAVE_SHARE)
-        return index * size, (index + 1) * size
+def _wave_area(index: int, height: int) -> tuple[int, int]:
+    size = int(height * _WAVE_SHARE)
+    return index * size, (index + 1) * size
 
-    def _pitch_area(self, height: int) -> tuple[int, int]:
-        return 2 * int(height * _WAVE_SHARE) + 1, height
 
-    def _y(self, midi: float, top: int, bottom: int) -> int:
-        return round(bottom - (midi - _LOW_MIDI) / (_HIGH_MIDI - _LOW_MIDI) * (bottom - top))
+def _pitch_area(height: int) -> tuple[int, int]:
+    return 2 * int(height * _WAVE_SHARE) + 1, height
+
+
+def _y_of(midi: float, top: int, bottom: int) -> int:
+    return round(bottom - (midi - _LOW_MIDI) / (_HIGH_MIDI - _LOW_MIDI) * (bottom - top))
 
 
 class StateSign(QWidget):

@@ -28,6 +28,7 @@ class LevelMeter(QWidget):
         self.setAccessibleName(name)
         self.setToolTip(tip)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self.setAttribute(Qt.WidgetAttribute.WA_OpaquePaintEvent)  # what lies below need not be painted each time
         self._level = self._peak = self._held = FLOOR_DBFS
         self._held_at = 0.0
 
@@ -65,24 +66,17 @@ class LevelMeter(QWidget):
         """Draw the bar, its marks and the held peak."""
         scheme = colours(self.palette())
         painter = QPainter(self)
-        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        area = QRectF(self.rect()).adjusted(0.5, 0.5, -0.5, -0.5)
-        painter.setPen(Qt.PenStyle.NoPen)
-        painter.setBrush(QColor(scheme.raised))
-        painter.drawRoundedRect(area, 3, 3)
+        area = QRectF(self.rect())
+        painter.fillRect(area, QColor(scheme.raised))
         peak = max(self._peak, self._level)
         role = scheme.danger if peak >= _CLIP_DBFS else scheme.warning if peak >= _WARN_DBFS else scheme.good
         if self._level > FLOOR_DBFS:
-            painter.setBrush(QColor(role))
-            painter.drawRoundedRect(QRectF(area.left(), area.top(), self._x(self._level), area.height()), 3, 3)
-        painter.setPen(QColor(scheme.border))
+            painter.fillRect(QRectF(0, 0, self._x(self._level), area.height()), QColor(role))
+        border = QColor(scheme.border)
         for mark in _MARKS_DBFS:
-            x = area.left() + self._x(mark)
-            painter.drawLine(round(x), round(area.bottom() - 3), round(x), round(area.bottom()))
+            painter.fillRect(QRectF(round(self._x(mark)), area.height() - 3, 1, 3), border)
         if self._held > FLOOR_DBFS:
-            painter.fillRect(
-                QRectF(area.left() + self._x(self._held) - 1, area.top(), 2, area.height()), QColor(scheme.text)
-            )
+            painter.fillRect(QRectF(self._x(self._held) - 1, 0, 2, area.height()), QColor(scheme.text))
         painter.end()
 
     def _x(self, dbfs: float) -> float:

@@ -248,22 +248,49 @@ def test_choices_that_do_not_parse_become_defaults():
     assert LiveChoices.from_text(LiveChoices(host_api="ALSA").to_text()) == LiveChoices(host_api="ALSA")
 
 
-def test_thirty_repaints_a_second_cost_under_a_tenth_of_a_core(qtbot, window):
+def history_views(count, step):
+    """A history that grows by `step` columns from view to view."""
+    rng = np.random.default_rng(0)
+    total = 1000 + count * step
+    low, high = -rng.uniform(0, 0.5, total).astype(np.float32), rng.uniform(0, 0.5, total).astype(np.float32)
+    f0 = np.where(rng.random(total) < 0.2, np.nan, 150 + 20 * np.sin(np.arange(total) / 9)).astype(np.float32)
+    for last in range(1000, total, step):
+        part = slice(last - 1000, last)
+        yield HistoryView(
+            low[part], high[part], 0.5 * low[part], high[part], f0[part], f0[part] * np.float32(1.5), last
+        )
+
+
+def make_plot(qtbot, width=900):
     plot = LivePlot()
     qtbot.addWidget(plot)
-    plot.resize(900, 420)
-    rng = np.random.default_rng(0)
+    plot.resize(width, 420)
+    return plot
 
-    def view(number):
-        low, high = (rng.uniform(0, 0.5, 1000).astype(np.float32) for _ in range(2))
-        f0 = np.where(rng.random(1000) < 0.2, np.nan, 150 + 20 * np.sin(np.arange(1000) / 9)).astype(np.float32)
-        return HistoryView(-low, high, -low, high, f0, f0 * np.float32(1.5), number)
 
-    views = [view(number) for number in range(31)]
+@pytest.mark.parametrize("width", [900, 300, 1400])
+def test_scrolling_draws_what_drawing_anew_would(qtbot, window, width):
+    plot = make_plot(qtbot, width)
+    for view in history_views(200, 7):
+        plot.show_history(view)
+        scrolled = plot.grab().toImage()
+    fresh = make_plot(qtbot, width)
+    fresh.show_history(view)
+    width = min(width, 900)  # a history of 10 s; older columns are only in the one that scrolled
+    part = scrolled.rect().adjusted(scrolled.width() - width + 45, 0, 0, 0)
+    assert scrolled.copy(part) == fresh.grab().toImage().copy(part)
+    plot.show_history(None)
+    fresh.show_history(None)
+    assert plot.grab().toImage() == fresh.grab().toImage() != scrolled
+
+
+def test_thirty_repaints_a_second_cost_under_a_tenth_of_a_core(qtbot, window):
+    plot = make_plot(qtbot)
+    views = list(history_views(31, 3))
     plot.show_history(views[0])
     plot.grab()
     started = time.process_time()
     for each in views[1:]:
         plot.show_history(each)
         plot.grab()
-    assert time.process_time() - started < 0.2  # 30 frames, the most that a second brings
+    assert time.process_time() - started < 0.1  # 30 frames, the most that a second brings
