@@ -6,7 +6,7 @@ import numpy as np
 
 from engine.live.conditioning import DelayLine, Gate, HighPass, SmoothGain
 from engine.live.options import SAMPLE_RATE, LiveSettings, VoiceStream
-from engine.live.suppression import NoiseSuppressor
+from engine.live.suppression import HeldNotes, NoiseSuppressor
 from engine.live.transposing import AutoTranspose
 from engine.signal import Limiter
 from engine.signal.clip import FloatArray
@@ -57,6 +57,7 @@ class LiveChain:
         self._suppressor = NoiseSuppressor()
         self._suppressing = self.settings.noise_suppression
         self._suppressor_age = 0
+        self._notes = HeldNotes()
         self.gate = Gate(SAMPLE_RATE)
         self._limiter = Limiter(SAMPLE_RATE, CEILING_DBTP, 1, look_ahead_s=LIMITER_LOOK_S)
         self._input_gain = SmoothGain(SAMPLE_RATE, _amplitude(self.settings.input_gain_db))
@@ -96,6 +97,7 @@ class LiveChain:
             self.stream.transpose_semitones = self.auto_transpose.semitones
         converted = self.stream.push(source)
         source_f0_hz, converted_f0_hz = self._new_f0(len(captured))
+        self._notes.listen(source_f0_hz, self.gate.is_open)
         self.auto_transpose.listen(source_f0_hz, self._target_median_hz)
         out = self._mix(converted, self._dry_delay.push(source), gate, settings)
         return ChainBlock(source, dry, out, source_f0_hz, converted_f0_hz)
@@ -114,7 +116,7 @@ class LiveChain:
             return samples
         if not self._suppressor_age:
             self._suppressor = NoiseSuppressor()
-        suppressed = self._suppressor.push(samples)
+        suppressed = self._suppressor.push(samples, note_is_held=self._notes.is_held)
         self._suppressor_age += len(samples)
         if wanted == self._suppressing:
             return suppressed

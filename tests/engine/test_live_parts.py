@@ -6,7 +6,7 @@ from engine.live.conditioning import DelayLine, Gate, HighPass, SmoothGain
 from engine.live.drift import DriftControl, DriftResampler, EdgeResampler
 from engine.live.measuring import BlockTimes, measure_blocks
 from engine.live.options import LiveSettings
-from engine.live.suppression import NoiseSuppressor
+from engine.live.suppression import HeldNotes, NoiseSuppressor
 from engine.live.transposing import AutoTranspose
 from engine.signal import AudioClip, true_peak_dbtp
 from tests.fakes import FakeConverter, noise, sweep, tone, voice_like
@@ -132,6 +132,34 @@ def test_noise_suppression_lowers_noise_and_keeps_the_voice():
     assert level_db(out[RATE // 2 : RATE]) < level_db(hiss) - 8
     kept, wanted = out[2 * RATE + delay :], voice[2 * RATE : len(voice) - delay]
     assert level_db(kept - wanted) < level_db(wanted) - 20
+
+
+def test_noise_suppression_leaves_a_note_alone_that_is_held_for_long():
+    """Eight seconds: without knowing of the note, the noise estimate takes it for noise after three."""
+    hiss, note = noise(5, 9.0, amplitude=0.01), np.zeros(9 * RATE, dtype=np.float32)
+    note[RATE:] = 0.3 * np.sin(2 * np.pi * 220 * np.arange(8 * RATE) / RATE) * np.minimum(1, np.arange(8 * RATE) / 480)
+
+    def lost_db(out, gain):
+        return level_db(gain * note[7 * RATE : 8 * RATE]) - level_db(out[7 * RATE : 8 * RATE])
+
+    unknowing = NoiseSuppressor()
+    assert lost_db(in_blocks(unknowing.push, note + hiss, 480), 1.0) > 6
+    settings = LiveSettings(noise_suppression=True, transpose=0.0)
+    chain = LiveChain(FakeConverter(f0_hz=220.0), 220.0, settings)
+    assert abs(lost_db(in_blocks(lambda block: chain.push(block).converted, note + hiss, 480), 0.5)) < 1
+
+
+def test_a_hum_that_never_ends_is_no_held_note():
+    notes = HeldNotes()
+    held = []
+    for _ in range(2500):
+        notes.listen(np.array([110.0], dtype=np.float32), True)
+        held.append(notes.is_held)
+    assert (held.index(True), held[::-1].index(True)) == (99, 501)
+    notes.listen(np.array([np.nan], dtype=np.float32), True)
+    for _ in range(150):
+        notes.listen(np.array([110.0], dtype=np.float32), False)
+        assert not notes.is_held
 
 
 def test_auto_transpose_settles_within_three_seconds_of_speech_and_then_stays():
