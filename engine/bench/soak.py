@@ -130,8 +130,8 @@ def soak(
         "memory_mb": memory_mb,
         "added_ms": added,
         "stated_ms": stats["latency_ms"]["sum"],
-        # Against the passthrough: on a busy machine the recorders lose samples, which moves both alike.
-        "delay_drift_ms": _difference(added[-1], added[0]),
+        "delay_drift_ms": _difference(windows[-1]["live_ms"], windows[0]["live_ms"]),
+        "passthrough_drift_ms": _difference(windows[-1]["passthrough_ms"], windows[0]["passthrough_ms"]),
         "memory_growth_mb": round(memory_mb[-1] - memory_mb[0], 1),
         "load_average": [round(value, 2) for value in os.getloadavg()],
     }
@@ -148,8 +148,10 @@ def summarise(figures: Mapping[str, Any]) -> str:
         (
             f"{figures['seconds'] / 60:.1f} minutes, block {live['block_ms']:g} ms",
             f"xruns: live {figures['live_xruns']}, passthrough {figures['passthrough']['xruns']}",
-            f"added delay: {figures['added_ms'][0]} ms at first, {figures['added_ms'][-1]} ms at last",
-            f"the delay moved by {figures['delay_drift_ms']} ms",
+            f"delay: stated {figures['stated_ms']} ms, measured {figures['windows'][-1]['live_ms']} ms",
+            f"added to the passthrough's: {figures['added_ms'][0]} ms at first, {figures['added_ms'][-1]} ms at last",
+            f"drift from the first window to the last: {figures['delay_drift_ms']} ms "
+            f"(passthrough {figures['passthrough_drift_ms']} ms)",
             f"real-time factor: median {factor['median']:.2f}, p99 {factor['p99']:.2f}, max {factor['max']:.2f}",
             f"memory growth {figures['memory_growth_mb']:.1f} MB",
         )

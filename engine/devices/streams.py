@@ -219,6 +219,6 @@ def open_stream(
         if capture is not None and indata is not None:
             capture.on_block(indata, xrun)
         if playback is not None and outdata is not None:
-            playback.on_block(outdata, xrun)
+            playback.on_block(outdata, xrun and capture is None)  # one report counts once
 
     return DeviceStream(backend.open(request, on_block), capture, playback)

@@ -72,6 +72,7 @@ class InputLink:
         block_ms: What `take` gives at once. The device's own blocks are 10 ms at most, for its delay's sake.
         channel: Recorded channel; None for the mean of two.
         patience: Factor of the device's own buffering.
+        duplex: The open stream of a device that both records and plays; None opens one.
 
     Attributes:
         gathering_ms: How long the first of a block's device blocks waits for the last.
@@ -85,11 +86,12 @@ class InputLink:
         block_ms: float,
         channel: int | None,
         patience: int = 1,
+        duplex: DeviceStream | None = None,
     ) -> None:
         self.block = round(sample_rate * block_ms / 1000)
         self.sample_rate = sample_rate
         self.gathering_ms = 1000 * (self.block - _device_block(sample_rate, block_ms)) / sample_rate
-        self.stream = open_stream(
+        self.stream = duplex or open_stream(
             backend,
             sample_rate=sample_rate,
             block_samples=_device_block(sample_rate, block_ms),
@@ -134,6 +136,8 @@ class OutputLink:
         block_ms: What `give` brings at once; the device's own blocks are 10 ms at most.
         margin_s: Reserve to keep in the ring at the moment before new samples come.
         patience: Factor of the device's own buffering.
+        records: Whether the same stream is to record, too, by the same clock.
+        channel: Recorded channel, if so.
     """
 
     def __init__(
@@ -144,6 +148,9 @@ class OutputLink:
         block_ms: float,
         margin_s: float,
         patience: int = 1,
+        *,
+        records: bool = False,
+        channel: int | None = None,
     ) -> None:
         self.block = round(sample_rate * block_ms / 1000)
         self.sample_rate = sample_rate
@@ -152,7 +159,9 @@ class OutputLink:
             backend,
             sample_rate=sample_rate,
             block_samples=_device_block(sample_rate, block_ms),
+            input_device=device if records else None,
             output_device=device,
+            channel=channel,
             prefill_samples=self.block + int(margin_s * sample_rate),
             latency_s=patience * max(2 * DEVICE_BLOCK_MS, block_ms) / 1000,
         )

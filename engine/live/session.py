@@ -305,12 +305,21 @@ class _Run:
         self._chain.stream.reset()
         self.is_open = False
         self._watch = DeviceWatch([source, *sinks])
+        input_rate, channel = options.input_rate or source.default_sample_rate, options.input_channel
         for sink in sinks:
             rate = options.output_rate if options.output_rate and not self._outputs else sink.default_sample_rate
-            self._outputs.append(OutputLink(backend, sink, rate, self._block_ms, self._margin_s, self._patience))
-        rate = options.input_rate or source.default_sample_rate
-        self._input = InputLink(backend, source, rate, self._block_ms, options.input_channel, self._patience)
-        for stream in (*(link.stream for link in self._outputs), self._input.stream):
+            # One device that does both gets one stream: one clock, and some drivers allow no second one.
+            records = not self._outputs and sink.id == source.id and rate == input_rate
+            self._outputs.append(
+                OutputLink(
+                    backend, sink, rate, self._block_ms, self._margin_s, self._patience,
+                    records=records, channel=channel,
+                )
+            )  # fmt: skip
+        first = self._outputs[0].stream
+        duplex = first if first.capture is not None else None
+        self._input = InputLink(backend, source, input_rate, self._block_ms, channel, self._patience, duplex)
+        for stream in (*(link.stream for link in self._outputs), *([] if duplex else [self._input.stream])):
             stream.start()
         self.is_open = True
 

@@ -197,6 +197,30 @@ def test_voice_settings_and_mute_change_while_running(devices, make_session):
     assert np.nanmax(view.source_f0_hz) == pytest.approx(110)
 
 
+def test_one_device_that_records_and_plays_gets_one_stream(devices, make_session):
+    converter = FakeConverter()
+    session = make_session(converter, input_device="headset", output_device="headset")
+    go_live(session, devices)
+    (stream,) = devices.streams
+    assert stream.request.input_device is stream.request.output_device is devices.device("headset")
+    heard = say(devices, converter, voice_like(110, 0.5))
+    assert 0.1 < np.abs(heard).max() < 0.2  # the fake's half
+    devices.feed(np.zeros(441, dtype=np.float32), xrun=True)
+    devices.drain(441, xrun=True)
+    wait_for(lambda: session.snapshot.counts.device_xruns, devices=devices)
+    assert session.snapshot.counts.device_xruns == 1  # both halves of the stream tell of the same one
+    devices.unplug("headset")
+    wait_for(lambda: session.snapshot.state is LiveState.PAUSED)
+    devices.plug_in("headset")
+    wait_for(lambda: session.snapshot.state is LiveState.LIVE, devices=devices)
+    assert len(devices.streams) == 1
+    # Another rate on one side means two streams.
+    session.stop()
+    session = make_session(FakeConverter(), input_device="headset", output_device="headset", output_rate=48000)
+    go_live(session, devices)
+    assert len(devices.streams) == 2
+
+
 def test_monitor_hears_the_same(devices, make_session):
     session = make_session(monitor_device="headset", settings=replace(PLAIN, monitor_gain_db=-6.0))
     go_live(session, devices)
