@@ -168,7 +168,7 @@ def _delays(heard: dict[str, Any]) -> dict[str, float | None]:
     for name, sink in (("live_ms", "speakers"), ("passthrough_ms", "passed")):
         found = [delay_ms(mic, heard[sink], start_s=float(start), seconds=1.0) for start in starts]
         found = [delay for delay in found if np.isfinite(delay)]
-        medians[name] = float(np.median(found)) if found else None
+        medians[name] = round(float(np.median(found)), 2) if found else None
     return medians
 
 
