@@ -282,6 +282,8 @@ def _style_sheet(c: Colours) -> str:
     QListWidget, QTreeView, QTableView, QPlainTextEdit {{ background: {c.card}; border: 1px solid {c.border};
         border-radius: 8px; }}
     QListWidget:focus, QTreeView:focus, QTableView:focus {{ border-color: {c.accent}; }}
+    QTreeView::item {{ min-height: 26px; padding: 0 5px; }}
+    QTreeView::item:selected {{ background: {c.soft}; color: {c.text}; }}
     QListWidget::item:selected {{ background: {c.soft}; color: {c.text}; }}
     QHeaderView::section {{ background: {c.card}; color: {c.muted}; border: none; padding: 4px 8px; }}
     #notice {{ background: {c.card}; border: 1px solid {c.border}; border-left: 4px solid {c.accent};

@@ -8,11 +8,11 @@ import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autovoice_app import __version__
+from autovoice_app.cli.convert import demo_song
 from engine.jobs import JobContext
 from engine.models import installed_models
 from engine.rendering import PRESETS, RenderOptions, render_song
@@ -95,14 +95,13 @@ def time_preset(preset: str, store: "Store", ctx: JobContext) -> Cost:
         Cancelled: The lane is wanted for something else.
     """
     voice = store.load_voice(next(record for record in store.voices() if record.builtin))
-    demo = Path(str(files("resources"))) / "demo" / "song.opus"
     options = RenderOptions(preset=preset)
     ctx.checkpoint("Timing the presets", 0.0)
     report: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="autovoice-") as name:
         folder = Path(name)
         for seconds, part in ((_WARM_S, ctx.part(0.0, 0.3)), (_TIMED_S, ctx.part(0.3, 1.0))):
-            clip = read_audio(demo, max_seconds=_FROM_S + seconds)
+            clip = read_audio(demo_song(), max_seconds=_FROM_S + seconds)
             bit = AudioClip(clip.samples[:, round(_FROM_S * clip.sample_rate) :], clip.sample_rate)
             write_audio(folder / "song.wav", bit)
             report = render_song(folder / "song.wav", folder / "mix.wav", voice, options, part).report

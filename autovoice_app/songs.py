@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PySide6.QtCore import QObject, Signal
 
+from autovoice_app.cli.convert import demo_song
 from autovoice_app.pitch_edits import PitchEdits
 from engine.errors import AudioFileError
 from engine.jobs import JobContext
@@ -88,6 +89,11 @@ class Song(QObject):
         self.edits: PitchEdits | None = None
         self.found: FoundPitch | None = None
         self.place_s = 0.0
+
+    @property
+    def title(self) -> str:
+        """What it is called on the page."""
+        return title_of(self.path)
 
     @property
     def is_busy(self) -> bool:
@@ -273,6 +279,11 @@ def _files_in(folder: Path) -> dict[str, Path]:
         ACCOMPANIMENT: folder / "stems" / "accompaniment.wav",
     }
     return {key: path for key, path in names.items() if path.exists()}
+
+
+def title_of(path: Path) -> str:
+    """What a song is called."""
+    return "Demo song" if path == demo_song() else path.stem
 
 
 def new_folder(data_folder: Path) -> Path:

@@ -7,7 +7,6 @@ Runs offscreen; uses a data folder of its own, so nothing of the user's is touch
 
 import argparse
 import os
-import shutil
 import sys
 import tempfile
 import time
@@ -78,16 +77,15 @@ def _take_all(options: argparse.Namespace, data_folder: Path) -> None:
 
 
 def _take_convert(window: object, options: argparse.Namespace, take: Callable[[str], None]) -> None:
+    from autovoice_app.cli.convert import demo_song
     from autovoice_app.songs import State
-    from autovoice_app.views.convert.page import ConvertPage, _demo_song
+    from autovoice_app.views.convert.page import ConvertPage
+    from engine.rendering import PRESETS
 
     page = window.show_page("convert")  # type: ignore[attr-defined]
     assert isinstance(page, ConvertPage)
-    song_path = options.song or _demo_song()
-    if song_path is None:
-        raise SystemExit("There is no demo song here; give one with --song.")
-    if options.song is None:  # under a name that says what it is
-        song_path = Path(shutil.copy(song_path, page.context.data_folder / f"Demo song{song_path.suffix}"))
+    song_path = options.song or demo_song()
+    _wait_until(lambda: len(page.choices.timing.costs) == len(PRESETS), 600)
     page.choices.preset.setCurrentIndex(page.choices.preset.findData(options.preset))
     page.add_songs([song_path])
     song = page.queue.songs[0]
@@ -107,8 +105,6 @@ def _take_convert(window: object, options: argparse.Namespace, take: Callable[[s
         page.axis.select((start, start + 1.2))
         page.plots.pitch.shift_selection(2.0)
         page._seek(start - 1.5)
-        page.choices.preset.setCurrentIndex(page.choices.preset.findData("balanced"))
-        page.choices.show_cost(song.duration_s)
     _wait(0.5)
     take("convert-done")
 

@@ -1,7 +1,6 @@
 """History: what was converted, when, in whose voice, with the measured figures."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from PySide6.QtCore import QDateTime, QLocale, Qt, QUrl
@@ -10,6 +9,7 @@ from PySide6.QtWidgets import QAbstractItemView, QHBoxLayout, QHeaderView, QStac
 
 from autovoice_app.assets import Space
 from autovoice_app.context import AppContext, Page
+from autovoice_app.songs import title_of
 from autovoice_app.widgets.basics import about, clock, make_button, make_empty
 from engine.store.records import RenderRecord
 
@@ -138,7 +138,7 @@ def _item(record: RenderRecord) -> QTreeWidgetItem:
     item = QTreeWidgetItem(
         [
             QLocale().toString(when, QLocale.FormatType.ShortFormat),
-            Path(record.source).stem,
+            title_of(record.source),
             record.voice_name,
             record.preset,
             *(text(report) for _, _, text in FIGURES),

@@ -32,6 +32,7 @@ SHORTCUTS = (
     ("Ctrl+Z", "Undo the last pitch edit"),
     ("Ctrl+Shift+Z", "Redo it"),
     ("Left", "In a plot: 5 seconds back; Right: forward"),
+    ("Shift+Right", "In a plot: select from the cursor on; Shift+Left: back; with Ctrl: faster"),
     ("Up", "In the pitch view: selection one semitone up; Down: down"),
     ("+", "In a plot: zoom in; -: out; 0: the whole song"),
     ("Ctrl+1", "First page, Ctrl+2 the second, and so on"),

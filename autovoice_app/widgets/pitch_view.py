@@ -46,8 +46,8 @@ class PitchView(AxisView):
         self._drag_from: float | None = None
         self.setAccessibleName("Pitch")
         self.setToolTip(
-            "Grey: as sung. Coloured: as wanted. Drag to select a stretch, then drag it or press Up and Down to move "
-            "it by semitones (Alt: freely)"
+            "Grey: as sung. Coloured: as wanted. Drag, or press Shift+Right, to select a stretch; then drag it, or "
+            "press Up and Down, to move it by semitones (Alt: freely)"
         )
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
 

@@ -24,6 +24,7 @@ class TimeAxis(QObject):
         self.start_s, self.end_s = 0.0, 1.0
         self.cursor_s = 0.0
         self.selection: tuple[float, float] | None = None
+        self._moving_edge_s = 0.0
 
     @property
     def span_s(self) -> float:
@@ -79,12 +80,22 @@ class TimeAxis(QObject):
             self.selection = selection
             self.selection_changed.emit()
 
+    def extend_selection(self, seconds: float) -> None:
+        """Move that edge of the selection which was moved last, or select from the cursor on when nothing is."""
+        low, high = self.selection or (self.cursor_s, self.cursor_s)
+        if low == high or self._moving_edge_s not in (low, high):
+            self._moving_edge_s = high if seconds > 0 else low
+        other = low if self._moving_edge_s == high else high
+        self._moving_edge_s = min(max(self._moving_edge_s + seconds, 0.0), self.duration_s)
+        self.select((other, self._moving_edge_s))
+
 
 class AxisView(QWidget):
     """A plot over a TimeAxis: zoom, pan, cursor and selection are alike in all; subclasses draw the rest.
 
     Wheel: zoom around the mouse. Shift+wheel or a sideways wheel: pan. Click: go there. Drag: select. Middle drag: pan.
-    Keys: Left and Right go 5 s (with Shift, 1 s), + - 0 zoom, Home and End, Escape selects nothing.
+    Keys: Left and Right go 5 s (with Ctrl, 1 s), with Shift they select from the cursor on, 0.1 s at a time (with Ctrl,
+    1 s); + - 0 zoom, Home and End, Escape selects nothing.
     """
 
     def __init__(self, axis: TimeAxis, parent: QWidget | None = None) -> None:
@@ -194,10 +205,13 @@ class AxisView(QWidget):
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         """Zoom, go and unselect from the keyboard; Space is left to the page."""
-        step = 1.0 if event.modifiers() & Qt.KeyboardModifier.ShiftModifier else 5.0
         key = event.key()
-        if key in (Qt.Key.Key_Left, Qt.Key.Key_Right):
-            seconds = self.axis.cursor_s + (step if key == Qt.Key.Key_Right else -step)
+        far = bool(event.modifiers() & Qt.KeyboardModifier.ControlModifier)
+        way = float(key == Qt.Key.Key_Right) - float(key == Qt.Key.Key_Left)
+        if way and event.modifiers() & Qt.KeyboardModifier.ShiftModifier:
+            self.axis.extend_selection(way * (1.0 if far else 0.1))
+        elif way:
+            seconds = self.axis.cursor_s + way * (1.0 if far else 5.0)
             self.axis.seek_requested.emit(min(max(seconds, 0.0), self.axis.duration_s))
         elif key in (Qt.Key.Key_Plus, Qt.Key.Key_Equal):
             self.axis.zoom(0.7)

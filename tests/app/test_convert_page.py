@@ -183,6 +183,28 @@ def test_pitch_is_edited_by_dragging_and_by_keys_and_undone(qtbot, window, page,
     assert edits.can_undo
 
 
+def test_a_stretch_is_selected_and_edited_by_keys_alone(qtbot, page, converted):
+    view = page.plots.pitch
+    shift, control = Qt.KeyboardModifier.ShiftModifier, Qt.KeyboardModifier.ControlModifier
+    qtbot.keyClick(view, Qt.Key.Key_Right, control)
+    assert page.axis.cursor_s == pytest.approx(1.0)
+    qtbot.keyClick(view, Qt.Key.Key_Right, shift | control)
+    for _ in range(5):
+        qtbot.keyClick(view, Qt.Key.Key_Right, shift)
+    for _ in range(2):
+        qtbot.keyClick(view, Qt.Key.Key_Left, shift)
+    assert page.axis.selection == pytest.approx((1.0, 2.3))
+    assert page.axis.cursor_s == pytest.approx(1.0), "one goes on hearing from there"
+    qtbot.keyClick(view, Qt.Key.Key_Up)
+    assert converted.edits.semitones[[150, 250]].tolist() == [1.0, 0.0]
+    qtbot.keyClick(view, Qt.Key.Key_Escape)
+    qtbot.keyClick(view, Qt.Key.Key_Left, shift)
+    assert page.axis.selection == pytest.approx((0.9, 1.0))
+    for _ in range(20):
+        qtbot.keyClick(view, Qt.Key.Key_Left, shift)
+    assert page.axis.selection == pytest.approx((0.0, 1.0)), "no further than the song"
+
+
 def test_edits_glide_at_their_edges():
     edits = PitchEdits(F0Contour(np.full(300, 200.0, np.float32), np.ones(300, np.float32)))
     edits.shift(1.0, 2.0, 12.0)

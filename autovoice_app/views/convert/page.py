@@ -19,6 +19,7 @@ from PySide6.QtWidgets import (
 
 from autovoice_app import songs
 from autovoice_app.assets import Space
+from autovoice_app.cli.convert import demo_song
 from autovoice_app.context import AppContext, Page
 from autovoice_app.songs import Rendering, Song, State
 from autovoice_app.tasks import FILES, EngineTask
@@ -212,7 +213,7 @@ class ConvertPage(Page):
         options, semitones = self._options_for(song, voice, chosen)
         store, source, folder = self.context.store, song.path, songs.new_folder(self.context.data_folder)
         task = self.context.tasks.create(
-            f"Converting {song.path.stem}",
+            f"Converting {song.title}",
             lambda ctx: songs.convert(store, source, folder, voice, options, semitones, ctx),
         )
         task.started.connect(functools.partial(self._take_start, song))
@@ -274,9 +275,7 @@ class ConvertPage(Page):
         for note in task.ctx.progress.notes:
             self.context.notices.show(note)
         if not self.isVisible():
-            self.context.notices.show(
-                f"“{song.path.stem}” was converted.", "It waits on the Convert page.", kind="success"
-            )
+            self.context.notices.show(f"“{song.title}” was converted.", "It waits on the Convert page.", kind="success")
         self.player_bar.version = songs.CONVERTED if song is self._song else self.player_bar.version
         self._show_if_front(song)
 
@@ -298,7 +297,7 @@ class ConvertPage(Page):
             for version, key, label, tip in _EXPORTS
             if version in song.rendering.files
         ]
-        dialog = ExportDialog(f"“{song.path.stem}”", song.path.stem, items, self.context.settings, self)
+        dialog = ExportDialog(f"“{song.title}”", song.title, items, self.context.settings, self)
         dialog.accepted.connect(lambda: self.export_files(dialog.chosen))
         dialog.finished.connect(dialog.deleteLater)
         dialog.open()
@@ -405,9 +404,7 @@ class ConvertPage(Page):
         )
 
     def _make_demo_button(self) -> list[QWidget]:
-        demo = _demo_song()
-        if demo is None:
-            return []
+        demo = demo_song()
         return [
             make_button(
                 "Try the demo song", "Open the short song that comes with AutoVoice", lambda: self.add_songs([demo])
@@ -534,13 +531,3 @@ def _stems_to_reuse(song: Song, chosen: Choices) -> Path | None:
     except OSError:
         return None
     return rendering.folder / "stems" if changed < made else None
-
-
-def _demo_song() -> Path | None:
-    from importlib.resources import files
-
-    folder = files("resources") / "demo"
-    if not folder.is_dir():
-        return None
-    found = sorted(str(item) for item in folder.iterdir() if item.name.endswith((".flac", ".ogg", ".opus")))
-    return Path(found[0]) if found else None

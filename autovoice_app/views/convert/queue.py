@@ -113,7 +113,7 @@ class _SongDelegate(QStyledItemDelegate):
         metrics = option.fontMetrics
         text = area.adjusted(Space.S, Space.XS, -Space.S, -Space.XS)
         painter.setPen(QColor(scheme.text))
-        name = metrics.elidedText(song.path.stem, Qt.TextElideMode.ElideMiddle, text.width())
+        name = metrics.elidedText(song.title, Qt.TextElideMode.ElideMiddle, text.width())
         painter.drawText(text, Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignTop, name)
         role = {State.FAILED: scheme.danger, State.DONE: scheme.good, State.RUNNING: scheme.accent}
         painter.setPen(QColor(role.get(song.state, scheme.muted)))
