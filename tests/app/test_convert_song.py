@@ -124,10 +124,9 @@ def test_the_melody_is_drawn_and_can_be_edited_while_the_song_converts(qtbot, pa
         assert view.edits.source.median_hz() == pytest.approx(140.0, rel=0.03)
         drawn_hz = view.edits.wanted(view.transpose_semitones).median_hz()
         assert drawn_hz == pytest.approx(140.0 * 2 ** (5 / 12), rel=0.03)
+        picture = view.grab().toImage()
         inked = {
-            view.grab().toImage().pixelColor(x, y).name()
-            for x in range(60, view.width(), 3)
-            for y in range(view.height())
+            picture.pixelColor(x, y).name() for x in range(60, picture.width(), 3) for y in range(picture.height())
         }
         assert {colours().muted, colours().accent} <= inked
         page.axis.select((0.0, 3.0))
