@@ -21,7 +21,8 @@ from engine.signal import AudioClip, AudioReader, FloatArray, StreamingResampler
 HOP_S = 0.010
 _RATE = 16000  # what both trackers were trained at
 _HOP = 160
-_VOICED = 0.2  # periodicity from which a frame counts as voiced
+_VOICED = 0.2  # periodicity from which a frame counts as voiced, ends of words included
+_SURE = 0.5  # and from which it tells of the voice's pitch
 _SEGMENT_S = 20.0
 _FULL_FRAMES_PER_S = 3.0  # the full CREPE costs some 50 ms a frame on a CPU
 _STAGE = "Tracking the pitch"
@@ -63,8 +64,9 @@ class F0Contour:
         return np.arange(self.num_frames, dtype=np.float64) * np.float64(self.hop_s)
 
     def median_hz(self) -> float:
-        """Median of the voiced frames, Hz; NaN when there are none."""
-        return float(np.median(self.f0_hz[self.voiced])) if self.voiced.any() else float("nan")
+        """Median of the frames that are surely voiced, Hz; NaN when there are none, as in noise."""
+        sure = self.voiced & (self.periodicity >= _SURE)
+        return float(np.median(self.f0_hz[sure])) if sure.any() else float("nan")
 
     def at(self, times_s: npt.ArrayLike) -> FloatArray:
         """The pitch at any times: between voiced frames interpolated in semitones, NaN nearest to unvoiced ones.
