@@ -80,6 +80,9 @@ class PresetTiming(QObject):
             self._idle.stop()
 
     def _begin(self) -> None:
+        if self._context.player.is_playing:  # all cores at work might make it stutter
+            self._idle.start()
+            return
         preset, store = self._missing()[0], self._context.store
 
         def work(ctx: JobContext) -> Cost | None:
