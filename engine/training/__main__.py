@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine.errors import AutoVoiceError
-from engine.training.config import read_config
+from engine.training.config import Orders, read_config
 
-# Each module has run(settings, *, corpus, cache, run_folder, resume, until, deadline, torch_device);
-# its settings lie in configs/STAGE.toml.
+# Each module has run(settings, orders); its settings lie in configs/STAGE.toml.
 STAGES = {
     "align": "engine.training.align",
     "content": "engine.training.content",
@@ -49,16 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         with process_group() as own_device:
             torch_device = str(own_device or ("cuda" if options.size == "gpu" else "cpu"))
-            importlib.import_module(STAGES[options.stage]).run(
-                settings,
-                corpus=options.corpus,
-                cache=options.cache,
-                run_folder=options.run,
-                resume=options.resume,
-                until=options.until,
-                deadline=deadline,
-                torch_device=torch_device,
+            orders = Orders(
+                options.corpus, options.cache, options.run, options.resume, options.until, deadline, torch_device
             )
+            importlib.import_module(STAGES[options.stage]).run(settings, orders)
     except AutoVoiceError as error:
         sys.stderr.write(f"{error.message} {error.hint}\n")
         return 1

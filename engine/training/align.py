@@ -22,7 +22,7 @@ import numpy.typing as npt
 from engine.errors import TrainingError
 from engine.phones import PHONES, SILENCE
 from engine.training.cache import ArrayCache, AudioCache
-from engine.training.config import build
+from engine.training.config import Orders, build
 from engine.training.manifest import Utterance, read_manifest
 
 _log = logging.getLogger(__name__)
@@ -129,34 +129,23 @@ def _flite_phones(word: str) -> list[str]:
     return phones if all(phone in _INDEX for phone in phones) else []
 
 
-def run(
-    settings: dict[str, Any],
-    *,
-    corpus: Path,
-    cache: Path,
-    run_folder: Path,
-    resume: bool,
-    until: int | None,
-    deadline: float | None,
-    torch_device: str,
-) -> None:
-    """Align all utterances that have a text and no labels yet; always resumes.
+def run(settings: dict[str, Any], orders: Orders) -> None:
+    """Align all utterances that have a text and no labels yet; always resumes, as the labels are the state.
 
     Raises:
         TrainingError: The manifest or a recording is unusable, or nothing could be aligned.
     """
-    del run_folder, resume, until, deadline, torch_device  # the labels are the state, and PocketSphinx runs on the CPU
     config = build(AlignConfig, settings)
-    labels = label_cache(cache)
+    labels = label_cache(orders.cache)
     for split in config.splits:
-        wanted = [u for u in read_manifest(corpus, split) if u.text and u.set_name in config.sets]
+        wanted = [u for u in read_manifest(orders.corpus, split) if u.text and u.set_name in config.sets]
         todo = [u for u in wanted if u.key not in labels]
         # Shuffled, so that training can begin on a fair sample while the rest is still being aligned.
         order = np.random.default_rng(0).permutation(len(todo))
         parts = [[todo[i] for i in order[start : start + 50]] for start in range(0, len(todo), 50)]
         with ProcessPoolExecutor(config.workers) as pool:
             for done, _ in enumerate(
-                pool.map(_align_part, parts, [cache] * len(parts), [config] * len(parts)), start=1
+                pool.map(_align_part, parts, [orders.cache] * len(parts), [config] * len(parts)), start=1
             ):
                 _log.info("%s: %d of %d parts aligned", split, done, len(parts))
         aligned = [u for u in wanted if len(labels.read(u.key))]

@@ -2,6 +2,7 @@
 
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,6 +10,29 @@ from typing import Any, TypeVar
 from engine.errors import TrainingError
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Orders:
+    """Where a stage works and for how long; what it does is in its settings.
+
+    Attributes:
+        corpus: Folder with train/manifest.csv and dev/manifest.csv.
+        cache: Folder for decoded audio, features and labels.
+        run_folder: Folder for saved state and TensorBoard logs.
+        resume: Go on from the saved state.
+        until: Stop after this step.
+        deadline: Value of `time.monotonic()` at which to stop.
+        torch_device: Where to compute.
+    """
+
+    corpus: Path
+    cache: Path
+    run_folder: Path
+    resume: bool
+    until: int | None
+    deadline: float | None
+    torch_device: str
 
 
 def read_config(path: Path | None, stage: str, size: str, overrides: Sequence[str] = ()) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from engine.phones import PHONES, SILENCE
 from engine.training.align import label_cache
 from engine.training.augmentation import AugmentationConfig, augment, noise_log_mel, stretched
 from engine.training.cache import ArrayCache, AudioCache
-from engine.training.config import build
-from engine.training.loop import LoopConfig, Task, TrainingLoop
+from engine.training.config import Orders, build
+from engine.training.loop import LoopConfig, Task, TrainingLoop, run_task
 from engine.training.manifest import Utterance, read_manifest
 
 _log = logging.getLogger(__name__)
@@ -289,17 +289,7 @@ def _collapsed(labels: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
     return kept[kept != _SILENT]
 
 
-def run(
-    settings: dict[str, Any],
-    *,
-    corpus: Path,
-    cache: Path,
-    run_folder: Path,
-    resume: bool,
-    until: int | None,
-    deadline: float | None,
-    torch_device: str,
-) -> None:
+def run(settings: dict[str, Any], orders: Orders) -> None:
     """Train the content encoder.
 
     Raises:
@@ -310,8 +300,11 @@ def run(
     shape = build(ContentShape, values.pop("shape", {}))
     augmentation = build(AugmentationConfig, values.pop("augmentation", {}))
     config = build(ContentConfig, values)
-    train, dev = load_aligned(corpus, cache, "train"), load_aligned(corpus, cache, "dev")
+    train, dev = (
+        load_aligned(orders.corpus, orders.cache, "train"),
+        load_aligned(orders.corpus, orders.cache, "dev"),
+    )
     _log.info("aligned speech: %.2f h to learn from, %.2f h to measure on", train.hours, dev.hours)
     torch.manual_seed(loop_config.seed)
-    task = ContentTask(train, dev, config, shape=shape, augmentation=augmentation, torch_device=torch_device)
-    TrainingLoop(task, loop_config, run_folder, resume=resume).run(until=until, deadline=deadline)
+    task = ContentTask(train, dev, config, shape=shape, augmentation=augmentation, torch_device=orders.torch_device)
+    run_task(task, loop_config, orders)

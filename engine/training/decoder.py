@@ -39,7 +39,7 @@ from engine.models import model_info
 from engine.phones import PHONES
 from engine.signal.clip import FloatArray
 from engine.training.cache import ArrayCache
-from engine.training.config import build
+from engine.training.config import Orders, build
 from engine.training.critics import (
     Critics,
     Gradients,
@@ -60,10 +60,10 @@ from engine.training.excerpts import (
     make_utterance,
     print_model_of,
 )
-from engine.training.frames import FrameCache, choose
+from engine.training.frames import FrameCache, chosen_and_measured
 from engine.training.ge2e import Ge2e
-from engine.training.loop import LoopConfig, Task, TrainingLoop
-from engine.training.manifest import Utterance, read_manifest
+from engine.training.loop import LoopConfig, Task, TrainingLoop, run_task
+from engine.training.manifest import Utterance
 from engine.training.speaker import active_levels
 
 _log = logging.getLogger(__name__)
@@ -450,17 +450,7 @@ def _joined(first: Parts, second: Parts) -> Parts:
     )
 
 
-def run(
-    settings: dict[str, Any],
-    *,
-    corpus: Path,
-    cache: Path,
-    run_folder: Path,
-    resume: bool,
-    until: int | None,
-    deadline: float | None,
-    torch_device: str,
-) -> None:
+def run(settings: dict[str, Any], orders: Orders) -> None:
     """Analyse the corpus and train the decoder on the installed content and speaker encoders.
 
     Raises:
@@ -471,13 +461,11 @@ def run(
     loop_config = build(LoopConfig, values.pop("loop"))
     config = build(DecoderConfig, values)
     torch.set_num_threads(max(loop_config.num_threads, 1))
-    chosen = choose(read_manifest(corpus, "train"), config.seconds_per_speaker, default_s=config.default_seconds)
-    measured = read_manifest(corpus, "dev")[::3]
-    FrameCache(cache).prepare([*chosen, *measured], config.workers)
-    train, dev = read_all(chosen, cache, config.workers), read_all(measured, cache, config.workers)
+    chosen, measured = chosen_and_measured(orders, config.seconds_per_speaker, config.default_seconds, config.workers)
+    train, dev = read_all(chosen, orders.cache, config.workers), read_all(measured, orders.cache, config.workers)
     hours = sum(len(utterance.f0_hz) for utterance in train) / 360000
     _log.info("%d recordings, %.2f h, print models of them", len(train), hours)
     torch.manual_seed(loop_config.seed)
     listeners = Listeners().requires_grad_(False) if config.sound_from_step is not None else None
-    task = build_task(train, dev, config, torch_device=torch_device, listeners=listeners)
-    TrainingLoop(task, loop_config, run_folder, resume=resume).run(until=until, deadline=deadline)
+    task = build_task(train, dev, config, torch_device=orders.torch_device, listeners=listeners)
+    run_task(task, loop_config, orders)

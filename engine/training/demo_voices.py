@@ -14,7 +14,7 @@ from engine.conversion import Voice, blend_voices, embed_voice
 from engine.errors import TrainingError
 from engine.models import models_folder
 from engine.signal.clip import AudioClip
-from engine.training.config import build
+from engine.training.config import Orders, build
 from engine.training.frames import FrameCache, choose
 from engine.training.manifest import Utterance, read_manifest
 
@@ -70,34 +70,23 @@ def publish_voice(voice: Voice, folder: Path) -> Path:
     return path
 
 
-def run(
-    settings: dict[str, Any],
-    *,
-    corpus: Path,
-    cache: Path,
-    run_folder: Path,
-    resume: bool,
-    until: int | None,
-    deadline: float | None,
-    torch_device: str,
-) -> None:
+def run(settings: dict[str, Any], orders: Orders) -> None:
     """Embed speakers with the installed models, blend them, write the blends to the program's models.
 
     Raises:
         TrainingError: There are too few speakers with enough recordings.
     """
-    del run_folder, resume, until, deadline
     config = build(VoicesConfig, settings)
-    frames = FrameCache(cache)
+    frames = FrameCache(orders.cache)
     by_speaker: dict[str, list[Utterance]] = defaultdict(list)
     limits = dict.fromkeys(config.sets, config.seconds)
-    for utterance in choose(read_manifest(corpus, "train"), limits, default_s=0.0):
+    for utterance in choose(read_manifest(orders.corpus, "train"), limits, default_s=0.0):
         by_speaker[utterance.speaker].append(utterance)
     heard = {s: own for s, own in by_speaker.items() if sum(u.seconds for u in own) >= 0.9 * config.seconds}
     voices = []
     for speaker in sorted(heard)[: config.candidates]:
         clips = [AudioClip(frames.samples(utterance)[None], _RATE) for utterance in heard[speaker]]
-        voices.append(embed_voice(clips, name=speaker, torch_device=torch_device))
+        voices.append(embed_voice(clips, name=speaker, torch_device=orders.torch_device))
         _log.info("%s: %.0f Hz", speaker, voices[-1].median_f0_hz)
     if len(voices) < config.speakers_each * len(config.names):
         raise TrainingError(f"Only {len(voices)} speakers have {config.seconds:.0f} s of recordings.")

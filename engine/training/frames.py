@@ -15,7 +15,8 @@ import soxr
 from engine.conversion.bands import HOP_LENGTH, NUM_SPEECH_BANDS, SAMPLE_RATE, WINDOW_LENGTH, band_levels
 from engine.signal.clip import AudioClip, FloatArray
 from engine.training.cache import ArrayCache, AudioCache
-from engine.training.manifest import Utterance
+from engine.training.config import Orders
+from engine.training.manifest import Utterance, read_manifest
 
 if TYPE_CHECKING:
     from engine.training.ge2e import Ge2e
@@ -62,6 +63,16 @@ def choose(
             taken[utterance.speaker] += min(utterance.seconds, MAX_SECONDS)
             chosen.append(utterance)
     return chosen
+
+
+def chosen_and_measured(
+    orders: Orders, seconds_per_speaker: dict[str, float], default_s: float, workers: int
+) -> tuple[list[Utterance], list[Utterance]]:
+    """What a stage learns from and every third utterance of the dev split, all of them analysed."""
+    chosen = choose(read_manifest(orders.corpus, "train"), seconds_per_speaker, default_s=default_s)
+    measured = read_manifest(orders.corpus, "dev")[::3]
+    FrameCache(orders.cache).prepare([*chosen, *measured], workers)
+    return chosen, measured
 
 
 class FrameCache:

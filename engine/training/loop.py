@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from engine.errors import TrainingError
+from engine.training.config import Orders
 
 _log = logging.getLogger(__name__)
 
@@ -79,11 +80,16 @@ class LoopConfig:
         if not 0 <= self.decay_share <= 1 or not 0 <= self.ema_decay < 1:
             raise TrainingError("decay_share must lie in [0, 1], ema_decay in [0, 1).")
 
-    def learning_rate_scale(self, step: int) -> float:
-        """Factor on every learning rate at a step: rise, plateau, linear fall."""
+    def learning_rate_scale(self, step: int, left: float | None = None) -> float:
+        """Factor on every learning rate: rise, plateau, linear fall.
+
+        Args:
+            step: Which step.
+            left: Share of the run that is left; None counts steps.
+        """
         rise = min(1.0, (step + 1) / max(self.warmup_steps, 1))
-        fall = self.decay_share * self.steps
-        return rise * max(0.0, min(1.0, (self.steps - step) / fall if fall else 1.0))
+        left = 1.0 - step / self.steps if left is None else left
+        return rise * max(0.0, min(1.0, left / self.decay_share if self.decay_share else 1.0))
 
 
 class Task(ABC):
@@ -221,9 +227,7 @@ class TrainingLoop:
         if not self.config.decay_by_clock or self._clock is None:
             return self.config.learning_rate_scale(self.step)
         started, deadline = self._clock
-        fall = self.config.decay_share * (deadline - started)
-        left = min(1.0, (deadline - time.monotonic()) / fall) if fall > 0 else 1.0
-        return min(1.0, (self.step + 1) / max(self.config.warmup_steps, 1)) * max(0.0, left)
+        return self.config.learning_rate_scale(self.step, (deadline - time.monotonic()) / (deadline - started))
 
     def autocast(self) -> AbstractContextManager[object]:
         """Mixed precision for the forward pass and the loss: bfloat16 on CUDA if `amp` is set, else nothing."""
@@ -325,6 +329,12 @@ class _Batches(Dataset[Any]):
 
 def _start_worker(_number: int) -> None:
     torch.set_num_threads(1)
+
+
+def run_task(task: Task, config: LoopConfig, orders: Orders) -> dict[str, float]:
+    """Run a task as a stage was ordered to; see `TrainingLoop`."""
+    loop = TrainingLoop(task, config, orders.run_folder, resume=orders.resume)
+    return loop.run(until=orders.until, deadline=orders.deadline)
 
 
 @contextmanager

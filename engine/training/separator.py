@@ -19,8 +19,8 @@ from engine.models import publish_embedded
 from engine.separation.loading import EMBEDDED
 from engine.separation.network import NetworkConfig, VocalNet
 from engine.signal import FloatArray
-from engine.training.config import build
-from engine.training.loop import LoopConfig, Task, TrainingLoop
+from engine.training.config import Orders, build
+from engine.training.loop import LoopConfig, Task, TrainingLoop, run_task
 from engine.training.separator_data import SAMPLE_RATE, Mixtures, held_out_song, prepare_cache
 
 _log = logging.getLogger(__name__)
@@ -201,17 +201,7 @@ def publish_separator(net: VocalNet, *, steps: int, held_out_gain_db: float) -> 
     publish_embedded(EMBEDDED, "separator", tensors, metadata, keep_precision=precise)
 
 
-def run(
-    settings: Mapping[str, Any],
-    *,
-    corpus: Path,
-    cache: Path,
-    run_folder: Path,
-    resume: bool,
-    until: int | None,
-    deadline: float | None,
-    torch_device: str,
-) -> None:
+def run(settings: Mapping[str, Any], orders: Orders) -> None:
     """Prepare the data and train; see `engine.training.__main__`."""
     settings = dict(settings)
     loop_config = build(LoopConfig, settings.pop("loop"))
@@ -219,8 +209,10 @@ def run(
     config = build(SeparatorConfig, settings)
     if network.sample_rate != SAMPLE_RATE:
         raise TrainingError(f"The separator trains at {SAMPLE_RATE} Hz only.")
-    folder = cache / "separator"
-    prepare_cache(corpus, folder, Path(config.sound_font), num_bands=config.num_bands, band_seconds=config.band_s)
+    folder = orders.cache / "separator"
+    prepare_cache(
+        orders.corpus, folder, Path(config.sound_font), num_bands=config.num_bands, band_seconds=config.band_s
+    )
     torch.manual_seed(loop_config.seed)
     torch.backends.cudnn.benchmark = True  # every batch has the same shape
     task = SeparatorTask(
@@ -233,7 +225,7 @@ def run(
         held_out_song(folder, config.held_out, from_s=config.held_out_from_s),
         config,
         network=network,
-        torch_device=torch_device,
+        torch_device=orders.torch_device,
     )
-    figures = TrainingLoop(task, loop_config, run_folder, resume=resume).run(until=until, deadline=deadline)
+    figures = run_task(task, loop_config, orders)
     _log.info("held-out song: SI-SDR gain %.2f dB", figures.get("si_sdr_gain_db", float("nan")))

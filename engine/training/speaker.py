@@ -7,7 +7,6 @@ similarities inside the batch must agree too, because those are what the encoder
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,10 +18,10 @@ from engine.conversion.models import publish_speaker
 from engine.conversion.speaker import WINDOW_FRAMES, SpeakerEncoder, embed_levels
 from engine.errors import TrainingError
 from engine.signal.clip import FloatArray
-from engine.training.config import build
-from engine.training.frames import FrameCache, choose
-from engine.training.loop import LoopConfig, Task, TrainingLoop
-from engine.training.manifest import Utterance, read_manifest
+from engine.training.config import Orders, build
+from engine.training.frames import FrameCache, chosen_and_measured
+from engine.training.loop import LoopConfig, Task, TrainingLoop, run_task
+from engine.training.manifest import Utterance
 
 _log = logging.getLogger(__name__)
 
@@ -157,17 +156,7 @@ class SpeakerTask(Task):
         publish_speaker(encoder, {**metadata, "steps": str(step), "licence": "Apache-2.0"})
 
 
-def run(
-    settings: dict[str, Any],
-    *,
-    corpus: Path,
-    cache: Path,
-    run_folder: Path,
-    resume: bool,
-    until: int | None,
-    deadline: float | None,
-    torch_device: str,
-) -> None:
+def run(settings: dict[str, Any], orders: Orders) -> None:
     """Analyse the corpus, embed it with the teacher, train.
 
     Raises:
@@ -176,10 +165,8 @@ def run(
     values = dict(settings)
     loop_config = build(LoopConfig, values.pop("loop"))
     config = build(SpeakerConfig, values)
-    frames = FrameCache(cache)
-    chosen = choose(read_manifest(corpus, "train"), config.seconds_per_speaker, default_s=config.default_seconds)
-    measured = read_manifest(corpus, "dev")[::3]
-    frames.prepare([*chosen, *measured], config.workers)
+    frames = FrameCache(orders.cache)
+    chosen, measured = chosen_and_measured(orders, config.seconds_per_speaker, config.default_seconds, config.workers)
 
     def levels(utterance: Utterance) -> FloatArray:
         return active_levels(frames.frames(utterance).raw.astype(np.float32))
@@ -187,5 +174,5 @@ def run(
     windows = Windows([levels(u) for u in chosen], [frames.teacher_embedding(u) for u in chosen])
     dev = [(levels(u), frames.teacher_embedding(u)) for u in measured]
     torch.manual_seed(loop_config.seed)
-    task = SpeakerTask(windows, dev, config, torch_device=torch_device)
-    TrainingLoop(task, loop_config, run_folder, resume=resume).run(until=until, deadline=deadline)
+    task = SpeakerTask(windows, dev, config, torch_device=orders.torch_device)
+    run_task(task, loop_config, orders)
