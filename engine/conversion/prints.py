@@ -22,7 +22,7 @@ ACTIVE_DB = 35.0  # frames this far below the loud ones of a recording are pause
 _PRIOR_FRAMES = 12.0  # what is known beforehand of a phone counts as so many frames of it
 _COORDINATE_FRAMES = 40.0  # frames that weigh as much as the prior of an eigenvoice coordinate
 _EDGE_BANDS = 6
-FORMANT_STEPS = np.arange(-4.0, 4.25, 0.5)  # semitones
+_FORMANT_STEPS = torch.arange(-4.0, 4.25, 0.5)  # semitones
 
 _GROUP_TOPS_HZ = (3400.0, 7600.0, 10400.0, 15200.0, 19000.0, 24001.0)
 _GROUPS = tuple(
@@ -280,29 +280,29 @@ def formant_distance(source: FloatArray, wanted: FloatArray) -> float:
         source: [2, P, 72] prints.
         wanted: [2, P, 72] prints.
     """
-    moved = (torch.from_numpy(source[1, 1:]) @ _MOVED_SHAPES).unflatten(1, (len(FORMANT_STEPS), -1))
-    target = torch.from_numpy(np.ascontiguousarray(wanted[1, 1:, :NUM_SPEECH_BANDS])) @ _SHAPE
-    errors = (moved - target[:, None]).square().mean(dim=(0, 2)).numpy()
-    return float(FORMANT_STEPS[int(np.argmin(errors + 0.002 * np.square(FORMANT_STEPS)))])
+    return float(formant_distances(torch.from_numpy(source)[None], torch.from_numpy(wanted)[None]))
 
 
-def formant_basis() -> npt.NDArray[np.float64]:
-    """[NUM_SPEECH_BANDS, 3] orthonormal: the level and the slowest curves along the bands, which tell of no formant."""
-    smooth = np.cos(np.pi * np.arange(3)[:, None] * (np.arange(NUM_SPEECH_BANDS) + 0.5) / NUM_SPEECH_BANDS)
-    basis: npt.NDArray[np.float64] = np.linalg.qr(smooth.T)[0]
-    return basis
+def formant_distances(source: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """`formant_distance` of pairs, [B, 2, P, 72] each on any device: [B] semitones."""
+    moved = (source[:, 1, 1:] @ _MOVED_SHAPES.to(source.device)).unflatten(2, (len(_FORMANT_STEPS), -1))
+    target = wanted[:, 1, 1:, :NUM_SPEECH_BANDS] @ _SHAPE.to(source.device)
+    errors = (moved - target[:, :, None]).square().mean(dim=(1, 3))
+    steps = _FORMANT_STEPS.to(source.device)
+    return steps[(errors + 0.002 * steps.square()).argmin(dim=1)]
 
 
 def _shape_matrix() -> npt.NDArray[np.float64]:
-    """[NUM_SPEECH_BANDS, NUM_SPEECH_BANDS - 3]: takes the basis away, and leaves the lowest bands out."""
-    basis = formant_basis()
+    """[NUM_SPEECH_BANDS, NUM_SPEECH_BANDS - 3]: takes level and slowest curves away, leaves the lowest bands out."""
+    smooth = np.cos(np.pi * np.arange(3)[:, None] * (np.arange(NUM_SPEECH_BANDS) + 0.5) / NUM_SPEECH_BANDS)
+    basis = np.linalg.qr(smooth.T)[0]
     return np.asarray((np.eye(NUM_SPEECH_BANDS) - basis @ basis.T)[:, 3:])
 
 
 def _moved_shapes() -> npt.NDArray[np.float64]:
-    """[72, steps * (NUM_SPEECH_BANDS - 3)]: the shape of prints moved by each of FORMANT_STEPS."""
+    """[72, steps * (NUM_SPEECH_BANDS - 3)]: the shape of prints moved by each of _FORMANT_STEPS."""
     identity = np.eye(NUM_BANDS, dtype=np.float32)
-    moved = [shifted(identity, float(step))[:, :NUM_SPEECH_BANDS] for step in FORMANT_STEPS]
+    moved = [shifted(identity, float(step))[:, :NUM_SPEECH_BANDS] for step in _FORMANT_STEPS]
     return np.concatenate([levels @ _shape_matrix() for levels in moved], axis=1)
 
 

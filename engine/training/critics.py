@@ -136,13 +136,11 @@ class Gradients:
         summed: list[Tensor] = []
         for name, (share, gradients) in parts.items():
             norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()
-            if not torch.isfinite(norm):  # left out of this step, and of the mean
-                gradients, norm = (
-                    [torch.zeros_like(each) for each in gradients],
-                    self._norms.get(name, norm.new_ones(())),
-                )
-            mean = self._norms.get(name, norm)
-            mean = self._norms[name] = torch.lerp(norm, mean, _NORM_KEPT)
+            if torch.isfinite(norm):
+                self._norms[name] = torch.lerp(norm, self._norms.get(name, norm), _NORM_KEPT)
+            else:  # left out of this step, and of the mean
+                gradients = [torch.zeros_like(each) for each in gradients]
+            mean = self._norms.get(name, norm.new_ones(()))
             scaled = [gradient * (share / (mean + 1e-12)) for gradient in gradients]
             summed = [a + b for a, b in zip(summed, scaled, strict=True)] if summed else scaled
         return summed

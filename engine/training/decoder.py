@@ -148,18 +148,22 @@ class Listeners(nn.Module):
         self.content, self.analyse = load_content_encoder(), LogMel()
         self.speaker, self.teacher = load_speaker(), Ge2e()
 
-    def hear(self, audio: Tensor, low: Tensor, wanted: Conversions) -> dict[str, Tensor]:
-        """Losses of conversions [B, N] at 48 kHz, [B, N / 3] at 16 kHz.
+    def speakers(self, low: Tensor, wanted: Conversions) -> tuple[Tensor, Tensor]:
+        """[B] GE2E cosines of conversions at 16 kHz to the wanted speakers and to the sources."""
+        embedding = self.teacher(low)
+        return (embedding * wanted.teachers).sum(-1), (embedding * wanted.source_teachers).sum(-1)
+
+    def hear(self, audio: Tensor, wanted: Conversions) -> dict[str, Tensor]:
+        """Losses of conversions [B, N] at 48 kHz.
 
         Returns:
             "ge2e": 1 - cosine to the wanted speaker by GE2E, and more as long as the source is nearer; "speaker": 1 -
             cosine by our own encoder; "content": cross-entropy of the source's phones.
         """
         self.teacher.lstm.train()  # cuDNN has no gradients otherwise; there is no dropout
+        low = torchaudio.functional.resample(audio, SAMPLE_RATE, 16000)
         first = int(torch.randint(max(1, low.shape[1] - _TEACHER_SAMPLES), ()))
-        embedding = self.teacher(low[:, first : first + _TEACHER_SAMPLES])
-        to_target = (embedding * wanted.teachers).sum(-1)
-        to_source = (embedding * wanted.source_teachers).sum(-1)
+        to_target, to_source = self.speakers(low[:, first : first + _TEACHER_SAMPLES], wanted)
         margin = torch.relu(to_source - to_target + _MARGIN)
         log_posteriors = self.content.strided(self.analyse(low))
         phones = wanted.inputs.posteriors[:, ::CONTENT_STRIDE].transpose(1, 2)
@@ -181,8 +185,7 @@ class DecoderTask(Task):
         dev: What to measure on.
         model: The decoder and its print model.
         config: Settings.
-        content: The content encoder, to hear whether a conversion still says the same; only for sound.
-        speakers: Encoders of 16 kHz or 48 kHz audio; only for sound.
+        listeners: Judge conversions by their sound; None trains by frames alone.
     """
 
     def __init__(
@@ -192,7 +195,7 @@ class DecoderTask(Task):
         model: DecoderModel,
         config: DecoderConfig,
         *,
-        listeners: "Listeners | None" = None,
+        listeners: Listeners | None = None,
     ) -> None:
         self._train, self._dev, self.config = train, dev, config
         self._print_model, self._listeners = model.print_model, listeners
@@ -220,6 +223,7 @@ class DecoderTask(Task):
 
     def step(self, plan: Plan, loop: TrainingLoop) -> dict[str, Tensor]:
         """One update of the decoder and, once it is trained by its sound, of the discriminators."""
+        plan = plan.to(self._train.torch_device)
         batch = self._train.gather(plan)
         decoder = self.networks["decoder"]
         assert isinstance(decoder, Decoder)
@@ -260,9 +264,7 @@ class DecoderTask(Task):
         """Gradients of what the listeners say, with respect to the decoder's outputs."""
         assert self._listeners is not None
         count = len(batch.envelope)
-        inputs = conversions.inputs
-        shape = protect(leaves[0][count:], batch.source_shape, inputs.f0_hz, DEFAULT_CONSONANTS)
-        converted = to_controls(shape, leaves[1][count:], inputs, inputs.loudness)
+        converted = _converted(leaves[0][count:], leaves[1][count:], batch, conversions)
         pulses = torch.cat([batch.pulses, conversions.pulses])
         audio = self._source_filter(pulses, torch.randn_like(pulses), _joined(restored, converted))
         made = audio[:, : batch.audio.shape[1]]
@@ -286,8 +288,7 @@ class DecoderTask(Task):
                 "likeness": likeness(theirs, ours),
                 "deceived": deceived(ours),
             }
-        low = torchaudio.functional.resample(heard[count:], SAMPLE_RATE, 16000)
-        losses |= self._listeners.hear(heard[count:], low, conversions)
+        losses |= self._listeners.hear(heard[count:], conversions)
         shares = self.config.sound_shares
         parts = {}
         for name, loss in losses.items():
@@ -305,7 +306,7 @@ class DecoderTask(Task):
         rng = np.random.default_rng(0)
         figures: dict[str, list[float]] = defaultdict(list)
         for _ in range(6):
-            plan = self._dev.plan(rng, 16)
+            plan = self._dev.plan(rng, 16).to(self._dev.torch_device)
             batch = self._dev.gather(plan)
             shape, share, _ = decoder(batch.inputs, batch.voice)
             envelope, spectrum = self._loss(to_controls(shape, share, batch.inputs, batch.inputs.loudness), batch)
@@ -320,14 +321,12 @@ class DecoderTask(Task):
         """GE2E cosines of conversions to targets and sources, and how often the target is nearer."""
         wanted = self._dev.conversions(plan, batch)
         shape, share, _ = decoder(wanted.inputs, wanted.voice)
-        shape = protect(shape, batch.source_shape, wanted.inputs.f0_hz, DEFAULT_CONSONANTS)
-        controls = to_controls(shape, share, wanted.inputs, wanted.inputs.loudness)
+        controls = _converted(shape, share, batch, wanted)
         audio = self._source_filter(wanted.pulses, torch.randn_like(wanted.pulses), controls)
         low = torchaudio.functional.resample(audio, SAMPLE_RATE, 16000)
-        embedding = listeners.teacher(low[:, :_TEACHER_SAMPLES])
+        cosines = listeners.speakers(low[:, :_TEACHER_SAMPLES], wanted)
         other = (wanted.teachers * wanted.source_teachers).sum(-1) < 0.999  # a speaker is no target for himself
-        to_target = (embedding * wanted.teachers).sum(-1)[other].tolist()
-        to_source = (embedding * wanted.source_teachers).sum(-1)[other].tolist()
+        to_target, to_source = (values[other].tolist() for values in cosines)
         closer = [float(a > b) for a, b in zip(to_target, to_source, strict=True)]
         return {"to_target": to_target, "to_source": to_source, "closer": closer}
 
@@ -441,6 +440,12 @@ def build_task(
         config,
         listeners=listeners.to(torch_device) if listeners else None,
     )
+
+
+def _converted(shape: Tensor, share: Tensor, batch: Batch, wanted: Conversions) -> SynthesisControls:
+    """What the decoder gave for conversions of a batch, as the synthesis of the program would get it."""
+    shape = protect(shape, batch.source_shape, wanted.inputs.f0_hz, DEFAULT_CONSONANTS)
+    return to_controls(shape, share, wanted.inputs, wanted.inputs.loudness)
 
 
 def _joined(first: Parts, second: Parts) -> Parts:

@@ -6,7 +6,7 @@ that no data loader can keep a GPU waiting.
 
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from multiprocessing import get_context
 
 import numpy as np
@@ -25,12 +25,11 @@ from engine.conversion.bands import (
 from engine.conversion.decoder import CONDITION_SIZE, Conditioning, DecoderInputs
 from engine.conversion.prints import (
     ACTIVE_DB,
-    FORMANT_STEPS,
     PrintModel,
     PrintStatistics,
     estimate_prints,
     fit_print_model,
-    formant_basis,
+    formant_distances,
 )
 from engine.conversion.source import DEVIATION_LIMIT, SMOOTHING, LoudnessReference
 from engine.errors import TrainingError
@@ -136,7 +135,7 @@ class Plan:
         utterance: [B] indices of the sources.
         start: [B] first frames.
         draw: [B] which prints of the same speaker.
-        target: [B] indices of utterances of other speakers, the targets of conversions.
+        target: [B] indices of utterances, mostly of other speakers: the targets of conversions.
         target_draw: [B] which prints of theirs.
         keeps_key: [B] bool: the conversion keeps the source's pitch.
         warp: [B] semitones by which the source's deviation is moved.
@@ -156,6 +155,10 @@ class Plan:
     weight: torch.Tensor
     conversion_weight: torch.Tensor
 
+    def to(self, torch_device: str) -> "Plan":
+        """The same on a device."""
+        return Plan(**{each.name: getattr(self, each.name).to(torch_device) for each in fields(self)})
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -172,6 +175,7 @@ class Batch:
         pulses: [B, T - 1, 480] at its pitch.
         pulse_power: [B, T, bins] of the pulses.
         source_shape: [B, T, NUM_SPEECH_BANDS] its envelope without loudness.
+        deviation: [B, T, 72] what that has beyond its own speaker's print of the phone.
     """
 
     inputs: DecoderInputs
@@ -184,6 +188,7 @@ class Batch:
     pulses: torch.Tensor
     pulse_power: torch.Tensor
     source_shape: torch.Tensor
+    deviation: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -285,24 +290,28 @@ class Excerpts:
         )
 
     def gather(self, plan: Plan) -> Batch:
-        """The excerpts of a plan: to be restored from their perturbed selves and the speaker's other recordings."""
-        utterance, places, inside = self._places(plan)
+        """The excerpts of a plan on the device: to be restored from their perturbed selves and other recordings."""
+        utterance, ends = plan.utterance, self._ends[plan.utterance][:, None]
+        places = (self._starts[utterance] + plan.start)[:, None] + torch.arange(self.frames, device=self.torch_device)
+        places, inside = torch.minimum(places, ends - 1), places < ends
         envelope = torch.where(inside[..., None], self._envelope[places].float(), _SILENT)
         level = torch.where(inside, self._loudness[places], _SILENT)
         relative = torch.where(inside, self._relative[places], -12.0)
         f0_hz = torch.where(inside, self._f0[places], 0.0)
         posteriors = self._posteriors[places].float() * inside[..., None]
-        deviation = self._tables.perturbed(self._deviation(plan, utterance, envelope, level, posteriors, f0_hz), plan)
+        own = self._own_prints[utterance].float()
+        printed = torch.where((f0_hz > 0)[..., None], posteriors @ own[:, 1], posteriors @ own[:, 0])
+        shape = envelope - level[..., None]
         held = self._bandwidth[utterance, None] * 0.95 >= self._tables.centres_hz
         weight = torch.sigmoid(relative + 6.0)[..., None] * held[:, None].float()
         weight[:, :_WARM_UP_FRAMES] = 0.0
-        audio = self._audio(utterance, plan.start.to(self.torch_device))
+        audio = self._audio(utterance, plan.start)
         half = SPECTRUM_LENGTH // 2
         pulses = pulse_trains(f0_hz)
         padded = nn.functional.pad(pulses.flatten(1), (half, half))
         return Batch(
-            DecoderInputs(posteriors, deviation, f0_hz, level, relative),
-            self._voice(utterance, plan.draw.to(self.torch_device)),
+            DecoderInputs(posteriors, self._tables.perturbed(shape - printed, plan), f0_hz, level, relative),
+            self._voice(utterance, plan.draw),
             envelope,
             weight,
             self._bandwidth[utterance] * 0.95,
@@ -310,32 +319,23 @@ class Excerpts:
             self._tables.spectra(audio),
             pulses,
             self._tables.spectra(padded),
-            (envelope - level[..., None])[..., :NUM_SPEECH_BANDS],
+            shape[..., :NUM_SPEECH_BANDS],
+            shape - printed,
         )
 
     def conversions(self, plan: Plan, batch: Batch) -> Conversions:
         """The excerpts of a gathered batch, asked for in the voices and at the pitch of the plan's targets."""
-        utterance, _, _ = self._places(plan)
-        target = plan.target.to(self.torch_device)
-        voice = self._voice(target, plan.target_draw.to(self.torch_device))
-        given = batch.inputs
+        utterance, target, given = plan.utterance, plan.target, batch.inputs
+        voice = self._voice(target, plan.target_draw)
         ratio = self._median_f0[target] / self._median_f0[utterance]
-        ratio = torch.where(torch.isfinite(ratio) & ~plan.keeps_key.to(ratio.device), ratio, 1.0)
+        ratio = torch.where(torch.isfinite(ratio) & ~plan.keeps_key, ratio, 1.0)
         f0_hz = given.f0_hz * ratio[:, None]
         f0_hz = torch.where(f0_hz > 0, f0_hz.clamp(55.0, 900.0), f0_hz)
-        deviation = self._deviation(plan, utterance, batch.envelope, given.loudness, given.posteriors, given.f0_hz)
-        distance = self._tables.formant_distance(self._own_prints[utterance].float(), voice.prints)
-        deviation = self._tables.moved(self._tables.smoothed(deviation), distance)
-        deviation = deviation * plan.conversion_weight.to(ratio.device)[:, None, None]
+        distance = formant_distances(self._own_prints[utterance].float(), voice.prints)
+        deviation = self._tables.moved(self._tables.smoothed(batch.deviation), distance)
+        deviation = deviation * plan.conversion_weight[:, None, None]
         inputs = DecoderInputs(given.posteriors, deviation, f0_hz, given.loudness, given.relative_loudness)
         return Conversions(inputs, voice, pulse_trains(f0_hz), self._teachers[target], self._teachers[utterance])
-
-    def _places(self, plan: Plan) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        utterance = plan.utterance.to(self.torch_device)
-        frames = torch.arange(self.frames, device=self.torch_device)
-        places = (self._starts[utterance] + plan.start.to(self.torch_device))[:, None] + frames
-        ends = self._ends[utterance][:, None]
-        return utterance, torch.minimum(places, ends - 1), places < ends
 
     def _voice(self, utterance: torch.Tensor, draw: torch.Tensor) -> Conditioning:
         count = len(utterance)
@@ -345,20 +345,6 @@ class Excerpts:
             torch.zeros(count, CONDITION_SIZE, device=self.torch_device),
             torch.zeros(count, 2, NUM_BANDS, device=self.torch_device),
         )
-
-    def _deviation(
-        self,
-        plan: Plan,
-        utterance: torch.Tensor,
-        envelope: torch.Tensor,
-        level: torch.Tensor,
-        posteriors: torch.Tensor,
-        f0_hz: torch.Tensor,
-    ) -> torch.Tensor:
-        """[B, T, 72] what the excerpts have beyond their own speaker's print of the phone."""
-        own = self._own_prints[utterance].float()
-        print_ = torch.where((f0_hz > 0)[..., None], posteriors @ own[:, 1], posteriors @ own[:, 0])
-        return envelope - level[..., None] - print_
 
     def _audio(self, utterance: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
         """[B, (T - 1) * 480 + 2048] from half a spectrum before frame 0 on, zeros outside of the recording."""
@@ -380,10 +366,6 @@ class _Tables:
         identity = np.eye(NUM_BANDS, dtype=np.float32)
         self.centres_hz = on_device(BAND_CENTRES_HZ)
         self._shifts = on_device(np.stack([shifted(identity, float(step)) for step in _SHIFTS]))
-        self._formant_steps = on_device(FORMANT_STEPS)
-        self._formant_shifts = on_device(np.stack([shifted(identity, float(step)) for step in FORMANT_STEPS]))
-        basis = formant_basis()
-        self._shape = on_device(np.eye(NUM_SPEECH_BANDS) - basis @ basis.T)
         self._smoothing = on_device(SMOOTHING)
         position = np.linspace(0.0, np.pi, NUM_SPEECH_BANDS)
         self._curves = on_device(np.cos(np.arange(1, _COLOURS + 1)[:, None] * position))
@@ -402,18 +384,9 @@ class _Tables:
 
     def perturbed(self, deviation: torch.Tensor, plan: Plan) -> torch.Tensor:
         """[B, T, 72] as another speaker's might be: warped, coloured, of any weight, at times absent."""
-        device = deviation.device
-        warped = (deviation @ self._shift_of(plan.warp.to(device)))[..., :NUM_SPEECH_BANDS]
-        coloured = warped + (plan.colour.to(device) @ self._curves)[:, None]
-        return self.smoothed(coloured) * plan.weight.to(device)[:, None, None]
-
-    def formant_distance(self, source: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-        """`engine.conversion.prints.formant_distance` of [B, 2, P, 72] each: [B] semitones."""
-        target = (wanted[:, 1, 1:, :NUM_SPEECH_BANDS] @ self._shape)[..., 3:]
-        moved = torch.einsum("bpn,snm->sbpm", source[:, 1, 1:], self._formant_shifts)[..., :NUM_SPEECH_BANDS]
-        errors = ((moved @ self._shape)[..., 3:] - target).square().mean(dim=(2, 3))
-        best = (errors + 0.002 * self._formant_steps.square()[:, None]).argmin(dim=0)
-        return self._formant_steps[best]
+        warped = (deviation @ self._shift_of(plan.warp))[..., :NUM_SPEECH_BANDS]
+        coloured = warped + (plan.colour @ self._curves)[:, None]
+        return self.smoothed(coloured) * plan.weight[:, None, None]
 
     def spectra(self, audio: torch.Tensor) -> torch.Tensor:
         """[B, T, bins] power of frames, scaled so that white noise of variance 1 lies at 1."""

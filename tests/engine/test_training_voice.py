@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from engine.conversion.bands import HOP_LENGTH, SAMPLE_RATE, WINDOW_LENGTH, band_levels
-from engine.conversion.prints import estimate_prints, formant_distance
+from engine.conversion.prints import estimate_prints, formant_distance, formant_distances
 from engine.conversion.source import smooth_deviation
 from engine.conversion.synthesis import Excitation
 from engine.phones import PHONES
@@ -154,8 +154,9 @@ def test_a_gathered_excerpt_is_the_recording(speech):
     own = estimate_prints(source.statistics, model)
     wanted = batch.voice.prints[1].numpy()
     tables = excerpts._tables
-    distance = tables.formant_distance(torch.from_numpy(own)[None], torch.from_numpy(wanted)[None])
-    assert float(distance[0]) == pytest.approx(formant_distance(own, wanted))
+    distances = formant_distances(torch.from_numpy(np.stack([wanted, own])), torch.from_numpy(np.stack([own, wanted])))
+    assert float(distances[1]) == pytest.approx(formant_distance(own, wanted))
+    assert float(distances[0]) == pytest.approx(formant_distance(wanted, own))
     shapes = np.random.default_rng(1).normal(0, 2, (7, 72)).astype(np.float32)
     moved = tables.moved(tables.smoothed(torch.from_numpy(shapes)[None]), torch.tensor([1.5]))[0].numpy()
     np.testing.assert_allclose(moved, smooth_deviation(shapes[:, :44], 1.5), atol=1e-4)
