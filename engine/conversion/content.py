@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.conversion.features import HOP_LENGTH, NUM_MELS, SILENCE_LOG_MEL, LogMel, LogMelStream
-from engine.conversion.graphs import FEW_FRAMES, TO_THE_END, CompiledGraph, Graph
+from engine.conversion.graphs import FEW_FRAMES, TO_THE_END, CompiledGraph, Graph, Graphed
 from engine.errors import ModelError
 from engine.models import fill_module, load_tensors
 from engine.phones import PHONES
@@ -86,7 +86,7 @@ class _Block(nn.Module):
         return hidden + out, seen[..., -past.shape[-1] :]
 
 
-class ContentEncoder(nn.Module):
+class ContentEncoder(Graphed):
     """Log-mel [B, NUM_MELS, T] at 100 Hz to phone log-posteriors [B, len(PHONES), T] at 100 Hz.
 
     Output frame t depends on no input frame after t + lookahead_frames.
@@ -105,20 +105,10 @@ class ContentEncoder(nn.Module):
         self.blocks = nn.ModuleList(_Block(self.shape.channels, dilation, dropout) for dilation in self.shape.dilations)
         self.last_norm = nn.BatchNorm1d(self.shape.channels)
         self.last = nn.Conv1d(self.shape.channels, len(PHONES), 1)
-        self._graph: CompiledGraph | None = None
 
-    def train(self, mode: bool = True) -> "ContentEncoder":
-        """See `torch.nn.Module.train`."""
-        if mode:
-            self._graph = None  # its weights are about to change
-        return super().train(mode)
-
-    @property
-    def graph(self) -> CompiledGraph:
+    def compiled(self) -> CompiledGraph:
         """`_run` at full rate for a few frames on the CPU; frames and what blocks saw last are rows there."""
-        if self._graph is None:
-            self._graph = _graph_of(self)
-        return self._graph
+        return _graph_of(self)
 
     def forward(self, log_mel: Tensor) -> Tensor:
         """Log-posteriors of every frame; digital silence is assumed before and after."""
@@ -172,7 +162,7 @@ class ContentFrameStream:
         return self._push(self._frames.new_full((self._encoder.lookahead_frames, NUM_MELS), _SILENCE))
 
     def _push(self, scaled: Tensor) -> Tensor:
-        frames = torch.cat([self._frames, scaled])
+        frames = torch.cat([self._frames, scaled.to(self._frames.device)])
         count = len(frames) - self._encoder.first.kernel_size[0] + 1
         if count <= 0:
             self._frames = frames
@@ -199,7 +189,6 @@ class ContentStream:
     def __init__(self, encoder: ContentEncoder) -> None:
         self._front_end = LogMelStream(LogMel())
         self._frames = ContentFrameStream(encoder)
-        self._torch_device = next(encoder.parameters()).device
         self.latency_samples = self._front_end.latency_samples + encoder.lookahead_frames * HOP_LENGTH
 
     def reset(self) -> None:
@@ -209,12 +198,11 @@ class ContentStream:
 
     def push(self, samples: Tensor) -> Tensor:
         """Take [1, N] float32 samples at 16 kHz on the CPU (N may be 0), give log-posteriors [1, len(PHONES), T]."""
-        return self._frames.push(self._front_end.push(samples).to(self._torch_device))
+        return self._frames.push(self._front_end.push(samples))
 
     def flush(self) -> Tensor:
         """The log-posteriors still owed: in all 1 + N // HOP_LENGTH frames for N samples pushed."""
-        last = self._frames.push(self._front_end.flush().to(self._torch_device))
-        return torch.cat([last, self._frames.flush()], dim=-1)
+        return torch.cat([self._frames.push(self._front_end.flush()), self._frames.flush()], dim=-1)
 
 
 def load_content_encoder(torch_device: str = "cpu") -> ContentEncoder:

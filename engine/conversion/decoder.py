@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from engine.conversion.bands import BAND_CENTRES_HZ, NUM_BANDS, NUM_SPEECH_BANDS
-from engine.conversion.graphs import FEW_FRAMES, TO_THE_END, CompiledGraph, Graph
+from engine.conversion.graphs import FEW_FRAMES, TO_THE_END, CompiledGraph, Graph, Graphed
 from engine.conversion.source import SourceFrames
 from engine.conversion.synthesis import SynthesisControls
 from engine.signal.clip import FloatArray
@@ -109,7 +109,7 @@ class _Block(nn.Module):
         return mixed
 
 
-class Decoder(nn.Module):
+class Decoder(Graphed):
     """Predicts envelopes and harmonic shares.
 
     Args:
@@ -125,24 +125,14 @@ class Decoder(nn.Module):
         self.blocks = nn.ModuleList(_Block(shape.width, shape.kernel, dilation) for dilation in shape.dilations)
         self.norm = nn.LayerNorm(shape.width)
         self.leave = nn.Linear(shape.width, 2 * NUM_BANDS)
-        self._graph: CompiledGraph | None = None
         nn.init.normal_(self.leave.weight, std=0.01)
         with torch.no_grad():  # until trained: harmonics below, noise from some 5 kHz up
             self.leave.bias[:NUM_BANDS] = 0.0
             self.leave.bias[NUM_BANDS:] = torch.from_numpy(3.0 - BAND_CENTRES_HZ / 2000.0).clamp(min=-3.0)
 
-    def train(self, mode: bool = True) -> "Decoder":
-        """See `torch.nn.Module.train`."""
-        if mode:
-            self._graph = None  # its weights are about to change
-        return super().train(mode)
-
-    @property
-    def graph(self) -> CompiledGraph:
+    def compiled(self) -> CompiledGraph:
         """`forward` for a few frames on the CPU."""
-        if self._graph is None:
-            self._graph = _graph_of(self)
-        return self._graph
+        return _graph_of(self)
 
     def initial_state(self, batch: int = 1) -> State:
         """The state before the first frame."""

@@ -10,10 +10,11 @@ we need otherwise. Field numbers are those of onnx.proto3, IR version 8, operato
 
 import struct
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+from torch import nn
 
 from engine.signal.clip import FloatArray
 
@@ -109,6 +110,31 @@ class CompiledGraph:
         """The outputs in the order in which they were declared."""
         found: list[FloatArray] = self._session.run(None, inputs)
         return found
+
+
+class Graphed(nn.Module):
+    """A network that for a few frames on the CPU runs as a graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._graph: CompiledGraph | None = None
+
+    def compiled(self) -> CompiledGraph:
+        """The graph of the present weights; see the network for its inputs and outputs."""
+        raise NotImplementedError
+
+    @property
+    def graph(self) -> CompiledGraph:
+        """`compiled`, kept until the weights change."""
+        if self._graph is None:
+            self._graph = self.compiled()
+        return self._graph
+
+    def train(self, mode: bool = True) -> Self:
+        """See `torch.nn.Module.train`."""
+        if mode:
+            self._graph = None  # its weights are about to change
+        return super().train(mode)
 
 
 def _value(name: str, width: int) -> bytes:

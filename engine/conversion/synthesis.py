@@ -157,8 +157,7 @@ class SourceFilter(torch.nn.Module):
         """
         magnitude = (levels @ self._to_bins) / 2
         cepstrum = torch.fft.irfft(magnitude, n=FFT_LENGTH) * self._fold
-        gain = torch.clamp((levels.amax(-1, keepdim=True) - _SILENT_LEVEL) / _SILENT_FADE, 0.0, 1.0)
-        return torch.exp(torch.fft.rfft(cepstrum)) * gain
+        return torch.exp(torch.fft.rfft(cepstrum)) * _gain(levels)
 
     def tabled_filters(self, levels: torch.Tensor) -> torch.Tensor:
         """`filters` by one product instead of transforms: logarithm and phase are linear in the levels.
@@ -167,8 +166,7 @@ class SourceFilter(torch.nn.Module):
         """
         both = levels.flatten(0, -2) @ self._to_logarithm_and_phase
         logarithm, phase = both.unflatten(0, levels.shape[:-1]).split(NUM_BINS, -1)
-        gain = torch.clamp((levels.amax(-1, keepdim=True) - _SILENT_LEVEL) / _SILENT_FADE, 0.0, 1.0)
-        return torch.polar(torch.exp(logarithm) * gain, phase)
+        return torch.polar(torch.exp(logarithm) * _gain(levels), phase)
 
     @property
     def torch_device(self) -> torch.device:
@@ -195,6 +193,11 @@ class SourceFilter(torch.nn.Module):
         rising = torch.fft.rfft(both * self._rising, n=FFT_LENGTH)
         spectrum = (falling * filters[:, :, :-1] + rising * filters[:, :, 1:]).sum(0)
         return overlap_add(torch.fft.irfft(spectrum, n=FFT_LENGTH))
+
+
+def _gain(levels: torch.Tensor) -> torch.Tensor:
+    """[..., 72] to [..., 1]: fades to nothing below -80 dBFS."""
+    return torch.clamp((levels.amax(-1, keepdim=True) - _SILENT_LEVEL) / _SILENT_FADE, 0.0, 1.0)
 
 
 def overlap_add(hops: torch.Tensor) -> torch.Tensor:
