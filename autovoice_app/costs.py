@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autovoice_app import __version__
-from autovoice_app.cli.convert import demo_song
+from autovoice_app.demo import demo_song
 from engine.jobs import JobContext
 from engine.models import installed_models
 from engine.rendering import PRESETS, RenderOptions, render_song

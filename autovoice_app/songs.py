@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PySide6.QtCore import QObject, Signal
 
-from autovoice_app.cli.convert import demo_song
+from autovoice_app.demo import demo_song
 from autovoice_app.pitch_edits import PitchEdits
 from engine.errors import AudioFileError
 from engine.jobs import JobContext

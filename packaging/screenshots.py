@@ -77,7 +77,7 @@ def _take_all(options: argparse.Namespace, data_folder: Path) -> None:
 
 
 def _take_convert(window: object, options: argparse.Namespace, take: Callable[[str], None]) -> None:
-    from autovoice_app.cli.convert import demo_song
+    from autovoice_app.demo import demo_song
     from autovoice_app.songs import State
     from autovoice_app.views.convert.page import ConvertPage
     from engine.rendering import PRESETS

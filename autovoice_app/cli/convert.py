@@ -1,13 +1,13 @@
 """`autovoice convert`: a song in another voice; `autovoice demo`: the bundled song in a bundled voice."""
 
 import argparse
-import importlib.resources
 import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autovoice_app.cli import UsageError, print_json, run_with_progress
+from autovoice_app.demo import demo_song
 from engine.errors import AudioFileError, AutoVoiceError, StoreError
 from engine.jobs import JobContext
 
@@ -118,11 +118,6 @@ def run_demo(options: argparse.Namespace) -> None:
         return _render(song, destination, voice, options, ctx)
 
     _finish(run_with_progress(work, quiet=options.quiet, preload=_preload(song)), options)
-
-
-def demo_song() -> Path:
-    """The bundled demo song, a file of the installed program."""
-    return Path(str(importlib.resources.files("resources"))) / "demo" / "song.opus"
 
 
 def _check_paths(song: Path, output: Path | None, report: Path | None) -> None:

@@ -229,7 +229,7 @@ def _window(warnings: list[dict[str, str]]) -> dict[str, Any]:
 
 
 def _demo(problems: list[dict[str, str]]) -> dict[str, Any]:
-    from autovoice_app.cli.convert import demo_song
+    from autovoice_app.demo import demo_song
 
     path = demo_song()
     try:

@@ -19,8 +19,8 @@ from PySide6.QtWidgets import (
 
 from autovoice_app import songs
 from autovoice_app.assets import Space
-from autovoice_app.cli.convert import demo_song
 from autovoice_app.context import AppContext, Page
+from autovoice_app.demo import demo_song
 from autovoice_app.songs import Rendering, Song, State
 from autovoice_app.tasks import FILES, EngineTask
 from autovoice_app.views.convert.choices import Choices, ChoicesPanel
