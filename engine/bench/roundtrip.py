@@ -27,25 +27,33 @@ _CLOCK = "clock"  # the null sink that SINKS are the channels of, so that one re
 _PLACES = ("front-left", "front-right", "front-center")
 _PLAYER_LATENCY_MS, _RECORDER_LATENCY_MS = 200, 250
 
-# A plain sounddevice passthrough, the yardstick: in a process of its own, it says its xruns at the end.
+# A plain sounddevice passthrough, the yardstick: in a process of its own, it says its xruns at the end. After an xrun
+# PortAudio's full-duplex stream on PulseAudio asks without a pause whether it may go on, and would take a whole core
+# from whatever runs beside it; so it is started again. What the start itself does to the streams counts for nobody.
 _PASSTHROUGH = """
-import sys, signal, threading, sounddevice as sd
-xruns = 0
-def turn(indata, outdata, count, time, status):
+import sys, signal, threading, time, sounddevice as sd
+xruns, counts_from = 0, float("inf")
+def turn(indata, outdata, count, at, status):
     global xruns
     outdata[:] = indata
-    xruns += bool(status)
+    xruns += bool(status) and time.monotonic() > counts_from
 done = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: done.set())
-def forget(*_):
-    global xruns
-    xruns = 0
-signal.signal(signal.SIGUSR1, forget)
+def begin(*_):
+    global counts_from
+    counts_from = time.monotonic()
+signal.signal(signal.SIGUSR1, begin)
 with sd.Stream(device="pulse", samplerate=48000, channels=1, blocksize=int(sys.argv[1]), latency="low",
                callback=turn) as stream:
     print("ready", flush=True)
+    seen = 0
     while not done.wait(0.2):
-        pass
+        if xruns > seen:
+            seen = xruns = seen + 1
+            counts_from = float("inf")
+            stream.stop()
+            stream.start()
+            counts_from = time.monotonic() + 1.0
 print(xruns, flush=True)
 """
 
