@@ -10,7 +10,7 @@ import numpy as np
 from engine.live.options import BLOCK_CHOICES_MS, SAMPLE_RATE
 from engine.signal.clip import FloatArray
 
-SAFE_SHARE = 0.6
+SAFE_SHARE = 0.5  # in a stream, beside the threads of devices and window, blocks take a quarter longer than alone
 WARM_UP_S = 0.4
 _MEASURE_S = 0.8
 
