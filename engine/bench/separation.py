@@ -112,6 +112,8 @@ def _measure_song(folder: Path, options: argparse.Namespace, ctx: JobContext) ->
     with tempfile.TemporaryDirectory() as temporary:
         mixture_path = Path(temporary) / "mixture.wav"
         sample_rate, seconds = _write_mixture(folder, mixture_path, options.seconds)
+        warm = read_audio(mixture_path, max_seconds=4.0)  # loads what a second song finds loaded
+        separate(warm, Path(temporary) / "warm", model=options.model, torch_device=options.device)
         with PeakMemory() as memory:
             started = time.monotonic()
             stems = separate(

@@ -39,7 +39,6 @@ class SeparatorConfig:
         learning_rate: Of AdamW, on the plateau.
         weight_decay: Of AdamW.
         log_ratio_weight: Weight of the logarithmic error-to-vocals ratio beside the absolute error.
-        remix: Show each batch a second time with its vocals dealt to other accompaniments, at another level.
         held_out: Song of the train split that validation uses.
         held_out_from_s: Where in it validation starts.
         train_on_start: Learn from what lies before that, too; else training never sees the song.
@@ -54,7 +53,6 @@ class SeparatorConfig:
     learning_rate: float = 2e-3
     weight_decay: float = 1e-3
     log_ratio_weight: float = 0.05
-    remix: bool = False
     held_out: str = "sodium"
     held_out_from_s: float = 180.0
     train_on_start: bool = False
@@ -108,10 +106,7 @@ class SeparatorTask(Task):
         net = self.networks["separator"]
         assert isinstance(net, VocalNet)
         with torch.no_grad():
-            heard, sung = (part.to(self._torch_device) for part in batch)
-            if self.config.remix:
-                heard, sung = remixed(heard, sung)
-            mixture, vocals = net.analyse(heard), net.analyse(sung)
+            mixture, vocals = (net.analyse(part.to(self._torch_device)) for part in batch)
         with loop.autocast():
             estimate = net.vocal_spectra(mixture)
         absolute, ratio_db = spectral_losses(estimate, vocals, mixture)
@@ -151,13 +146,6 @@ class SeparatorTask(Task):
             features = net.features(net.analyse(torch.from_numpy(mixtures)))
             net.feature_mean.copy_(features.mean(dim=(0, 3)))
             net.feature_std.copy_(features.std(dim=(0, 3)).clamp_min(0.1))
-
-
-def remixed(mixture: Tensor, vocals: Tensor) -> tuple[Tensor, Tensor]:
-    """Mixtures and vocals, [2 * B, 2, N] each: those given, then their accompaniments under one another's vocals."""
-    gain = 10 ** (torch.randn(len(vocals), 1, 1, device=vocals.device) * 4 / 20)
-    other = vocals.roll(1, dims=0) * gain
-    return torch.cat([mixture, mixture - vocals + other]), torch.cat([vocals, other])
 
 
 def spectral_losses(estimate: Tensor, vocals: Tensor, mixture: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from engine.signal import AudioClip, read_audio, write_audio
 from engine.training import separator_data
 from engine.training.bands import DRUM_CHANNEL, STYLES, compose, play
 from engine.training.loop import LoopConfig, TrainingLoop
-from engine.training.separator import SeparatorConfig, SeparatorTask, remixed, si_sdr_db
+from engine.training.separator import SeparatorConfig, SeparatorTask, si_sdr_db
 from engine.training.separator_data import SAMPLE_RATE, Mixtures, held_out_song, prepare_cache
 from tests.engine.test_separation import band, singing
 
@@ -127,18 +127,6 @@ def test_a_few_steps_lower_the_loss_and_resume_where_they_stopped(cache, tmp_pat
     assert resumed.step == 6
     resumed.run()
     assert resumed.step == 12
-
-
-def test_a_remixed_batch_keeps_its_accompaniments():
-    torch.manual_seed(0)
-    mixture, vocals = torch.randn(3, 2, 50), torch.randn(3, 2, 50)
-    heard, sung = remixed(mixture, vocals)
-    assert torch.equal(heard[:3], mixture)
-    assert torch.equal(sung[:3], vocals)
-    assert torch.allclose(heard[3:] - sung[3:], mixture - vocals, atol=1e-5)
-    gains = (sung[3:] / vocals[[2, 0, 1]]).flatten(1)
-    assert torch.allclose(gains, gains[:, :1].expand_as(gains), rtol=1e-4)
-    assert len(gains[:, 0].unique()) == 3
 
 
 def test_the_start_of_a_held_out_song_can_be_learnt_from(cache):
