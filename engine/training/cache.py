@@ -89,9 +89,10 @@ class AudioCache:
         Raises:
             TrainingError: The file cannot be decoded or is empty.
         """
-        return self._arrays.get(utterance.key, lambda: self._decode(utterance.path))  # type: ignore[return-value]
+        return self._arrays.get(utterance.key, lambda: self._decode(utterance))  # type: ignore[return-value]
 
-    def _decode(self, path: Path) -> npt.NDArray[np.int16]:
+    def _decode(self, utterance: Utterance) -> npt.NDArray[np.int16]:
+        path = utterance.path
         try:
             samples, sample_rate = soundfile.read(path, dtype="float32", always_2d=True)
         except (OSError, soundfile.SoundFileError) as error:
@@ -99,6 +100,7 @@ class AudioCache:
         mono = samples.mean(axis=1)
         if not len(mono):
             raise TrainingError(f"The recording {path} is empty.")
-        if sample_rate != self.sample_rate:
-            mono = soxr.resample(mono, sample_rate, self.sample_rate)
+        played_rate = sample_rate * utterance.speed
+        if played_rate != self.sample_rate:
+            mono = soxr.resample(mono, played_rate, self.sample_rate)
         return np.clip(np.rint(mono * 32767.0), -32768, 32767).astype(np.int16)

@@ -17,6 +17,7 @@ _PERIODS = (2, 3, 5, 7, 11)
 _SLOPE = 0.1
 _EDGE_HZ = 300.0
 _NORM_KEPT = 0.98
+PAUSE_BELOW = 8.0  # natural log of power under the loud frames
 
 
 def _magnitude(audio: Tensor, length: int, hop: int) -> Tensor:
@@ -34,14 +35,29 @@ def spectral_distance(made: Tensor, real: Tensor) -> Tensor:
     return total / len(_RESOLUTIONS)
 
 
-def speaker_distance(encoder: SpeakerEncoder, audio: Tensor, wanted: Tensor) -> Tensor:
-    """1 - cosine of the speaker of [B, N] at 48 kHz to the wanted embeddings [B, 256]; differentiable."""
+def speech_levels(audio: Tensor) -> Tensor:
+    """[B, T, 44] levels of [B, N] at 48 kHz, as the speaker encoder takes them; differentiable."""
     window = torch.hann_window(WINDOW_LENGTH, device=audio.device)
     spectra = torch.stft(audio, WINDOW_LENGTH, HOP_LENGTH, window=window, return_complex=True)
     power = spectra.abs().square() / window.square().sum()
     matrix = torch.from_numpy(band_matrix()).to(audio.device)[:, :NUM_SPEECH_BANDS]
-    levels = torch.log(power.transpose(1, 2) @ matrix + 1e-10)
+    return torch.log(power.transpose(1, 2) @ matrix + 1e-10)
+
+
+def speaker_distance(encoder: SpeakerEncoder, levels: Tensor, wanted: Tensor) -> Tensor:
+    """1 - cosine of the speaker of `speech_levels` to the wanted embeddings [B, 256]."""
     return (1.0 - (encoder(levels) * wanted).sum(-1)).mean()
+
+
+def recoloured(levels: Tensor, wanted: Tensor) -> Tensor:
+    """Levels [B, T, 44] with the long-term spectra `wanted` [B, 44], in place of their own.
+
+    Who is heard in them is told by what changes from sound to sound, not by a colour that an equaliser could give.
+    """
+    top = levels.amax(-1)
+    active = (top > top.quantile(0.95, dim=1, keepdim=True) - PAUSE_BELOW).float().unsqueeze(-1)
+    missing = wanted - (levels * active).sum(1) / active.sum(1)
+    return levels + (missing - missing.mean(-1, keepdim=True)).unsqueeze(1)
 
 
 class _Critic(nn.Module):
@@ -69,12 +85,12 @@ class Critics(nn.Module):
     """All discriminators together; least-squares losses (Mao et al., ICCV 2017).
 
     Args:
-        width: Channels of the first layers.
+        width: Channels of the first layers over periods; those over resolutions, which cost more, have half.
     """
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
-        growing, wide = (width, 2 * width, 4 * width, 8 * width), (width, width, 2 * width, 2 * width)
+        growing, wide = (width, 2 * width, 4 * width, 8 * width), (width // 2, width // 2, width, width)
         self.periods = nn.ModuleList(_Critic(growing, (5, 1), (3, 1)) for _ in _PERIODS)
         self.resolutions = nn.ModuleList(_Critic(wide, (3, 9), (1, 2)) for _ in _RESOLUTIONS)
 
@@ -92,25 +108,23 @@ class Critics(nn.Module):
 Judgement = list[tuple[Tensor, list[Tensor]]]
 
 
-def own_loss(real: Judgement, made: Judgement) -> Tensor:
-    """What the discriminators minimise: 1 for recordings, 0 for what was made."""
-    losses = [
-        (1.0 - good).square().mean() + bad.square().mean() for (good, _), (bad, _) in zip(real, made, strict=True)
-    ]
+def own_loss(judged: Judgement, count: int) -> Tensor:
+    """What the discriminators minimise: 1 for the first `count` rows, which are recordings, 0 for what was made."""
+    losses = [(1.0 - score[:count]).square().mean() + score[count:].square().mean() for score, _ in judged]
     return torch.stack(losses).mean()
 
 
-def deceived(made: Judgement) -> Tensor:
-    """What the decoder minimises: to be taken for real."""
-    return torch.stack([(1.0 - score).square().mean() for score, _ in made]).mean()
+def deceived(judged: Judgement, count: int) -> Tensor:
+    """What the decoder minimises: to be taken for real, from row `count` on."""
+    return torch.stack([(1.0 - score[count:]).square().mean() for score, _ in judged]).mean()
 
 
-def likeness(real: Judgement, made: Judgement) -> Tensor:
-    """Distance of hidden maps, whose first rows are of the same excerpts (Larsen et al., ICML 2016)."""
-    pairs = zip(real, made, strict=True)
-    apart = [
-        (b[: len(a)] - a).abs().mean() for (_, theirs), (_, ours) in pairs for a, b in zip(theirs, ours, strict=True)
-    ]
+def likeness(judged: Judgement, count: int) -> Tensor:
+    """Distance of the hidden maps of `count` recordings and of their restorations, the rows that follow.
+
+    Source: Larsen et al., "Autoencoding beyond pixels using a learned similarity metric", ICML 2016.
+    """
+    apart = [(each[count : 2 * count] - each[:count].detach()).abs().mean() for _, maps in judged for each in maps]
     return torch.stack(apart).mean()
 
 

@@ -9,6 +9,7 @@ other speakers, with deviation and pitch as conversion has them, must deceive th
 by two speaker encoders and still say the same phones. The gradients of all losses are balanced, so that none rules.
 """
 
+import copy
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -47,8 +48,10 @@ from engine.training.critics import (
     likeness,
     limited,
     own_loss,
+    recoloured,
     speaker_distance,
     spectral_distance,
+    speech_levels,
 )
 from engine.training.excerpts import (
     SPECTRUM_BINS,
@@ -69,7 +72,7 @@ from engine.training.speaker import active_levels
 _log = logging.getLogger(__name__)
 
 Parts = TypeVar("Parts", DecoderInputs, Conditioning, SynthesisControls)
-_CRITIC_SAMPLES = 36000
+_CRITIC_SAMPLES = 24000
 _TEACHER_SAMPLES = 25600
 _MARGIN = 0.25  # by which a conversion should be nearer to the target than to the source
 
@@ -81,6 +84,7 @@ class DecoderConfig:
     Attributes:
         seconds_per_speaker: Most seconds of one speaker, by set.
         default_seconds: Of sets not named there.
+        speeds: Each speaker is there once more at one of these speeds; see `engine.training.manifest.with_speeds`.
         batch_size: Excerpts in a step, of each process.
         frames: Of an excerpt.
         learning_rate: Of AdamW, on the plateau.
@@ -91,16 +95,20 @@ class DecoderConfig:
         sound_from_step: From this step on the decoder is trained by its sound, too; None never.
         frame_share: Share of the frames' losses in the gradient from then on.
         sound_shares: Shares of the losses on sound: "spectra", "likeness" and "deceived" of restorations (the last of
-            conversions, too), "ge2e", "speaker" and "content" of conversions.
-        critic_width: Channels of the discriminators' first layers.
+            conversions, too), "ge2e", "speaker", "manner" and "content" of conversions.
+        critic_width: Of `engine.training.critics.Critics`.
         critic_learning_rate: Of the discriminators.
-        start_from_published: Begin with the installed decoder's weights and keep its print model's eigenvoices new.
+        start_from_published: Begin with the installed decoder's weights; the print model is fitted anew.
+        share_of_start: Share of the weights that the run began with in those that are validated and published: the mean
+            of both ends of fine-tuning keeps what the start did well (Wortsman et al., "Robust fine-tuning of zero-shot
+            models", CVPR 2022).
         publish: Write the weights to the program's models after each validation.
         workers: Processes that analyse recordings.
     """
 
     seconds_per_speaker: dict[str, float] = field(default_factory=dict)
     default_seconds: float = 60.0
+    speeds: tuple[float, ...] = ()
     batch_size: int = 16
     frames: int = 110
     learning_rate: float = 2e-3
@@ -114,6 +122,7 @@ class DecoderConfig:
     critic_width: int = 32
     critic_learning_rate: float = 3e-4
     start_from_published: bool = False
+    share_of_start: float = 0.0
     publish: bool = False
     workers: int = 2
 
@@ -158,7 +167,8 @@ class Listeners(nn.Module):
 
         Returns:
             "ge2e": 1 - cosine to the wanted speaker by GE2E, and more as long as the source is nearer; "speaker": 1 -
-            cosine by our own encoder; "content": cross-entropy of the source's phones.
+            cosine by our own encoder; "manner": the same with the long-term spectrum of the wanted speaker, so that
+            nothing is gained by colour; "content": cross-entropy of the source's phones.
         """
         self.teacher.lstm.train()  # cuDNN has no gradients otherwise; there is no dropout
         low = torchaudio.functional.resample(audio, SAMPLE_RATE, 16000)
@@ -168,11 +178,13 @@ class Listeners(nn.Module):
         log_posteriors = self.content.strided(self.analyse(low))
         phones = wanted.inputs.posteriors[:, ::CONTENT_STRIDE].transpose(1, 2)
         count = min(phones.shape[2], log_posteriors.shape[2])
+        levels = speech_levels(audio)
         active = torch.sigmoid(wanted.inputs.relative_loudness[:, ::CONTENT_STRIDE][:, :count] + 6.0)
         missed = -(phones[..., :count] * log_posteriors[..., :count]).sum(1)
         return {
             "ge2e": (1.0 - to_target + 0.5 * margin).mean(),
-            "speaker": speaker_distance(self.speaker, audio, wanted.voice.embedding),
+            "speaker": speaker_distance(self.speaker, levels, wanted.voice.embedding),
+            "manner": speaker_distance(self.speaker, recoloured(levels, wanted.mean_levels), wanted.voice.embedding),
             "content": (missed * active).sum() / (active.sum() + 1.0),
         }
 
@@ -201,6 +213,7 @@ class DecoderTask(Task):
         self._print_model, self._listeners = model.print_model, listeners
         torch_device = train.torch_device
         decoder = model.decoder.to(torch_device).requires_grad_(True)
+        self._start = copy.deepcopy(decoder.state_dict())
         self._loss = FrameLoss().to(torch_device)
         self._source_filter = SourceFilter().to(torch_device)
         self._in_sound, self._in_all = Gradients(), Gradients()
@@ -276,17 +289,16 @@ class DecoderTask(Task):
         assert isinstance(critics, Critics)
         first = int(torch.randint(max(1, real.shape[1] - _CRITIC_SAMPLES), ()))
         part = slice(first, first + _CRITIC_SAMPLES)
+        shown = torch.cat([real, fakes])[:, part]
         with loop.autocast():
-            doubt = own_loss(critics(real[:, part]), critics(fakes[:, part].detach()))
+            doubt = own_loss(critics(shown.detach()), count)
         loop.update("critics", doubt)
         with loop.autocast():
-            with torch.no_grad():
-                theirs = critics(real[:, part])
-            ours = critics(fakes[:, part])
+            judged = critics(shown)
             losses = {
                 "spectra": spectral_distance(fakes[:count].float(), real),
-                "likeness": likeness(theirs, ours),
-                "deceived": deceived(ours),
+                "likeness": likeness(judged, count),
+                "deceived": deceived(judged, count),
             }
         losses |= self._listeners.hear(heard[count:], conversions)
         shares = self.config.sound_shares
@@ -301,8 +313,7 @@ class DecoderTask(Task):
     @torch.inference_mode()
     def validate(self, averaged: Mapping[str, nn.Module]) -> dict[str, float]:
         """The frame losses on speakers that training never saw."""
-        decoder = averaged["decoder"]
-        assert isinstance(decoder, Decoder)
+        decoder = self._with_start(averaged["decoder"])
         rng = np.random.default_rng(0)
         figures: dict[str, list[float]] = defaultdict(list)
         for _ in range(6):
@@ -330,12 +341,20 @@ class DecoderTask(Task):
         closer = [float(a > b) for a, b in zip(to_target, to_source, strict=True)]
         return {"to_target": to_target, "to_source": to_source, "closer": closer}
 
+    def _with_start(self, decoder: nn.Module) -> Decoder:
+        """A copy between the weights that the run began with and those given."""
+        between = copy.deepcopy(decoder)
+        assert isinstance(between, Decoder)
+        with torch.no_grad():
+            for name, value in between.state_dict().items():
+                value.lerp_(self._start[name], self.config.share_of_start)
+        return between
+
     def publish(self, averaged: Mapping[str, nn.Module], step: int, figures: Mapping[str, float]) -> None:
         """Write the decoder and the print model to the program's models."""
         if not self.config.publish:
             return
-        decoder = averaged["decoder"]
-        assert isinstance(decoder, Decoder)
+        decoder = self._with_start(averaged["decoder"])
         metadata = {name: f"{value:.4f}" for name, value in figures.items()}
         metadata |= {"steps": str(step), "licence": "Apache-2.0", "content": model_info(CONTENT_MODEL).sha256[:16]}
         publish_decoder(DecoderModel(decoder, self._print_model), metadata)
@@ -368,8 +387,10 @@ class UtteranceReader:
                 found = self._content(self._analyse(torch.from_numpy(decimated)[None]))[0].exp()
             return found.T.half().numpy()
 
+        active = active_levels(frames.raw.astype(np.float32))
+
         def embedding() -> FloatArray:
-            return embed_levels(load_speaker(), torch.from_numpy(active_levels(frames.raw.astype(np.float32)))).numpy()
+            return embed_levels(load_speaker(), torch.from_numpy(active)).numpy()
 
         return make_utterance(
             utterance.speaker,
@@ -378,6 +399,7 @@ class UtteranceReader:
             np.asarray(self._posteriors.get(key, posteriors), np.float32),
             np.asarray(self._embeddings.get(key, embedding), np.float32),
             self._frames.teacher_embedding(utterance),
+            active.mean(axis=0),
             utterance.bandwidth_hz,
             self._frames.stored_samples(utterance),
         )
@@ -465,12 +487,16 @@ def run(settings: dict[str, Any], orders: Orders) -> None:
     values = dict(settings)
     loop_config = build(LoopConfig, values.pop("loop"))
     config = build(DecoderConfig, values)
-    torch.set_num_threads(max(loop_config.num_threads, 1))
-    chosen, measured = chosen_and_measured(orders, config.seconds_per_speaker, config.default_seconds, config.workers)
+    torch.set_num_threads(1)  # processes are forked from here; the loop sets what it was told
+    chosen, measured = chosen_and_measured(
+        orders, config.seconds_per_speaker, config.default_seconds, config.workers, config.speeds
+    )
     train, dev = read_all(chosen, orders.cache, config.workers), read_all(measured, orders.cache, config.workers)
     hours = sum(len(utterance.f0_hz) for utterance in train) / 360000
     _log.info("%d recordings, %.2f h, print models of them", len(train), hours)
     torch.manual_seed(loop_config.seed)
+    torch.backends.cudnn.benchmark = True  # every batch has the same shapes
+    torch.set_float32_matmul_precision("high")
     listeners = Listeners().requires_grad_(False) if config.sound_from_step is not None else None
     task = build_task(train, dev, config, torch_device=orders.torch_device, listeners=listeners)
     run_task(task, loop_config, orders)

@@ -59,6 +59,7 @@ class TrainingUtterance:
         relative_loudness: [T].
         embedding: [256] of the recording.
         teacher: [256] of the recording by the GE2E encoder.
+        mean_levels: [NUM_SPEECH_BANDS] of the recording where it is no pause.
         statistics: What the recording says of the speaker's prints.
         bandwidth_hz: What the recording holds.
         samples: [N] int16 at 48 kHz, memory-mapped.
@@ -72,6 +73,7 @@ class TrainingUtterance:
     relative_loudness: FloatArray
     embedding: FloatArray
     teacher: FloatArray
+    mean_levels: FloatArray
     statistics: PrintStatistics
     bandwidth_hz: float
     samples: npt.NDArray[np.int16]
@@ -84,6 +86,7 @@ def make_utterance(
     posteriors: FloatArray,
     embedding: FloatArray,
     teacher: FloatArray,
+    mean_levels: FloatArray,
     bandwidth_hz: float,
     samples: npt.NDArray[np.int16],
 ) -> TrainingUtterance:
@@ -112,6 +115,7 @@ def make_utterance(
         relative,
         embedding,
         teacher,
+        mean_levels,
         statistics,
         bandwidth_hz,
         samples,
@@ -201,6 +205,7 @@ class Conversions:
         pulses: [B, T - 1, 480] at the wanted pitch.
         teachers: [B, 256] GE2E embeddings of the wanted speakers.
         source_teachers: [B, 256] of the sources.
+        mean_levels: [B, NUM_SPEECH_BANDS] long-term spectra of the wanted speakers, of any level.
     """
 
     inputs: DecoderInputs
@@ -208,6 +213,7 @@ class Conversions:
     pulses: torch.Tensor
     teachers: torch.Tensor
     source_teachers: torch.Tensor
+    mean_levels: torch.Tensor
 
 
 class Excerpts:
@@ -262,7 +268,9 @@ class Excerpts:
         own, prints, embeddings = _prints_of(kept, self._speaker, model, workers)
         self._own_prints, self._prints = on_device(own), on_device(prints)
         self._embeddings = on_device(embeddings)
-        self._teachers = on_device(_speaker_means(np.stack([u.teacher for u in kept]), self._speaker))
+        self._teachers = on_device(_unit(_speaker_means(np.stack([u.teacher for u in kept]), self._speaker)))
+        colours = np.stack([u.mean_levels - u.mean_levels.mean() for u in kept])
+        self._mean_levels = on_device(_speaker_means(colours, self._speaker))
         self._tables = _Tables(torch_device)
 
     def plan(self, rng: np.random.Generator, count: int) -> Plan:
@@ -335,7 +343,8 @@ class Excerpts:
         deviation = self._tables.moved(self._tables.smoothed(batch.deviation), distance)
         deviation = deviation * plan.conversion_weight[:, None, None]
         inputs = DecoderInputs(given.posteriors, deviation, f0_hz, given.loudness, given.relative_loudness)
-        return Conversions(inputs, voice, pulse_trains(f0_hz), self._teachers[target], self._teachers[utterance])
+        pulses, teachers = pulse_trains(f0_hz), self._teachers
+        return Conversions(inputs, voice, pulses, teachers[target], teachers[utterance], self._mean_levels[target])
 
     def _voice(self, utterance: torch.Tensor, draw: torch.Tensor) -> Conditioning:
         count = len(utterance)
@@ -411,10 +420,15 @@ def _normalised(chance: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
 
 
 def _speaker_means(vectors: FloatArray, speaker: npt.NDArray[np.integer]) -> FloatArray:
-    """Each utterance's speaker's mean of [U, 256], of unit length."""
+    """Each utterance's speaker's mean of [U, N]."""
     total = np.zeros((int(speaker.max()) + 1, vectors.shape[1]), np.float32)
     np.add.at(total, speaker, vectors)
-    return (total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-9))[speaker]
+    return (total / np.maximum(np.bincount(speaker), 1)[:, None]).astype(np.float32)[speaker]
+
+
+def _unit(vectors: FloatArray) -> FloatArray:
+    """[U, N], each row of unit length."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
 
 
 def _prints_of(

@@ -16,7 +16,7 @@ from engine.conversion.bands import HOP_LENGTH, NUM_SPEECH_BANDS, SAMPLE_RATE, W
 from engine.signal.clip import AudioClip, FloatArray
 from engine.training.cache import ArrayCache, AudioCache
 from engine.training.config import Orders
-from engine.training.manifest import Utterance, read_manifest
+from engine.training.manifest import Utterance, read_manifest, with_speeds
 
 if TYPE_CHECKING:
     from engine.training.ge2e import Ge2e
@@ -66,10 +66,15 @@ def choose(
 
 
 def chosen_and_measured(
-    orders: Orders, seconds_per_speaker: dict[str, float], default_s: float, workers: int
+    orders: Orders,
+    seconds_per_speaker: dict[str, float],
+    default_s: float,
+    workers: int,
+    speeds: Sequence[float] = (),
 ) -> tuple[list[Utterance], list[Utterance]]:
-    """What a stage learns from and every third utterance of the dev split, all of them analysed."""
-    chosen = choose(read_manifest(orders.corpus, "train"), seconds_per_speaker, default_s=default_s)
+    """What a stage learns from (see `with_speeds`) and every third of the dev split, all of them analysed."""
+    spoken = choose(read_manifest(orders.corpus, "train"), seconds_per_speaker, default_s=default_s)
+    chosen = with_speeds(spoken, speeds)
     measured = read_manifest(orders.corpus, "dev")[::3]
     FrameCache(orders.cache).prepare([*chosen, *measured], workers)
     return chosen, measured

@@ -1,7 +1,9 @@
 """The corpus as the training stages see it: rows of `manifest.csv`, checked once on reading."""
 
 import csv
-from dataclasses import dataclass
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engine.errors import TrainingError
@@ -23,6 +25,7 @@ class Utterance:
         bandwidth_hz: Highest frequency that the recording really holds, Hz.
         licence: Licence of the recording.
         text: What is said; empty where nobody wrote it down.
+        speed: At which the recording is played.
     """
 
     path: Path
@@ -34,6 +37,7 @@ class Utterance:
     bandwidth_hz: float
     licence: str
     text: str
+    speed: float = 1.0
 
 
 def read_manifest(corpus: Path, split: str) -> list[Utterance]:
@@ -96,4 +100,27 @@ def _utterance(folder: Path, split: str, row: dict[str, str], place: str) -> Utt
         bandwidth_hz=bandwidth_hz,
         licence=values["licence"],
         text=values["text"],
+    )
+
+
+def with_speeds(utterances: Sequence[Utterance], speeds: Sequence[float]) -> list[Utterance]:
+    """The utterances, and each speaker's once more at one of `speeds`: pitch and formants move, somebody else speaks.
+
+    Which speed depends on the speaker's name alone. Source: Ko et al., "Audio augmentation for speech recognition",
+    Interspeech 2015; Yamamoto et al., "Speaker augmentation and bandwidth extension for deep speaker embedding",
+    Interspeech 2019.
+    """
+    if not speeds:
+        return list(utterances)
+    return [*utterances, *(_at_speed(u, speeds[zlib.crc32(u.speaker.encode()) % len(speeds)]) for u in utterances)]
+
+
+def _at_speed(utterance: Utterance, speed: float) -> Utterance:
+    return replace(
+        utterance,
+        key=f"{utterance.key}@{speed:g}",
+        speaker=f"{utterance.speaker}@{speed:g}",
+        seconds=utterance.seconds / speed,
+        bandwidth_hz=utterance.bandwidth_hz * speed,
+        speed=speed,
     )

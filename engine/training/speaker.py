@@ -19,6 +19,7 @@ from engine.conversion.speaker import WINDOW_FRAMES, SpeakerEncoder, embed_level
 from engine.errors import TrainingError
 from engine.signal.clip import FloatArray
 from engine.training.config import Orders, build
+from engine.training.critics import PAUSE_BELOW
 from engine.training.frames import FrameCache, chosen_and_measured
 from engine.training.loop import LoopConfig, Task, TrainingLoop, run_task
 from engine.training.manifest import Utterance
@@ -93,7 +94,7 @@ def loss_of(embeddings: Tensor, teachers: Tensor) -> Tensor:
 def active_levels(raw: FloatArray) -> FloatArray:
     """The frames that are no pause, as in enrolment."""
     top = raw.max(axis=1)
-    return raw[top > np.percentile(top, 95) - 8.0]
+    return raw[top > np.percentile(top, 95) - PAUSE_BELOW]
 
 
 class SpeakerTask(Task):

@@ -29,7 +29,7 @@ from engine.training.content import (
     most_probable_path,
 )
 from engine.training.loop import LoopConfig, Task, TrainingLoop, process_group
-from engine.training.manifest import COLUMNS, read_manifest
+from engine.training.manifest import COLUMNS, read_manifest, with_speeds
 from tests.fakes import tone
 
 ROW = "a/b/c.wav,a,a-b,en,1.0,8000,CC0-1.0,hello"
@@ -88,6 +88,22 @@ def test_audio_is_decoded_once_and_a_lost_file_is_named(tmp_path):
     assert abs(np.abs(samples).max() - 16384) < 400
     utterance.path.unlink()
     assert np.array_equal(cache.samples(utterance), samples)
+
+
+def test_at_another_speed_a_recording_is_another_speaker(tmp_path):
+    corpus = write_manifest(tmp_path, ROW)
+    spoken = read_manifest(corpus, "train")
+    spoken[0].path.parent.mkdir(parents=True)
+    write_audio(spoken[0].path, AudioClip(tone(300.0, 1.0, 16000, 0.5).reshape(1, -1), 16000))
+    assert with_speeds(spoken, ()) == spoken
+    same, faster = with_speeds(spoken, [1.25])
+    assert (same, faster.speed, faster.speaker) == (spoken[0], 1.25, spoken[0].speaker + "@1.25")
+    assert faster.seconds == pytest.approx(spoken[0].seconds / 1.25)
+    cache = AudioCache(tmp_path / "cache", 16000)
+    assert len(cache.samples(same)) == 16000
+    played = cache.samples(faster)
+    assert len(played) == pytest.approx(12800, abs=2)
+    assert np.abs(np.fft.rfft(played[:12800])).argmax() == pytest.approx(300, abs=1)  # 375 Hz in bins of 1.25 Hz
 
 
 def test_a_damaged_cached_array_is_a_training_error(tmp_path):

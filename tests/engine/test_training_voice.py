@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine.conversion.bands import HOP_LENGTH, SAMPLE_RATE, WINDOW_LENGTH, band_levels
+from engine.conversion.bands import HOP_LENGTH, NUM_SPEECH_BANDS, SAMPLE_RATE, WINDOW_LENGTH, band_levels
 from engine.conversion.prints import estimate_prints, formant_distance, formant_distances
 from engine.conversion.source import smooth_deviation
 from engine.conversion.synthesis import Excitation
@@ -44,7 +44,17 @@ def utterance(speaker, seed):
     embedding = np.zeros(256, np.float32)
     embedding[speaker] = 1.0
     stored = (samples * 32767).astype(np.int16)
-    made = make_utterance(f"speaker {speaker}", envelope, f0_hz, posteriors, embedding, embedding, 24000.0, stored)
+    made = make_utterance(
+        f"speaker {speaker}",
+        envelope,
+        f0_hz,
+        posteriors,
+        embedding,
+        embedding,
+        active_levels(raw[:, :NUM_SPEECH_BANDS]).mean(axis=0),
+        24000.0,
+        stored,
+    )
     return made, raw
 
 
@@ -119,11 +129,19 @@ def test_losses_on_sound_fall(speech, tmp_path, monkeypatch):
         num_directions=2,
         learning_rate=1e-2,
         sound_from_step=0,
-        sound_shares={"spectra": 0.3, "likeness": 0.1, "deceived": 0.1, "ge2e": 1.0, "speaker": 0.3, "content": 1.0},
+        sound_shares={
+            "spectra": 0.3,
+            "likeness": 0.1,
+            "deceived": 0.1,
+            "ge2e": 1.0,
+            "speaker": 0.3,
+            "manner": 0.3,
+            "content": 1.0,
+        },
     )
     task = build_task(made, made[2:], config, listeners=Listeners().requires_grad_(False))
     seen = losses_of(task, tmp_path, "decoder", 8)
-    assert {"spectra", "likeness", "deceived", "ge2e", "speaker", "content", "doubt"} <= set(seen[0])
+    assert {"spectra", "likeness", "deceived", "ge2e", "speaker", "manner", "content", "doubt"} <= set(seen[0])
     for name in ("ge2e", "content"):
         values = [scalars[name] for scalars in seen]
         assert np.mean(values[-3:]) < np.mean(values[:3]), name
