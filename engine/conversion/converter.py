@@ -49,6 +49,9 @@ _PRIMING_SECONDS = 60
 _MIN_ACTIVE_FRAMES = 100
 _HELD_DB = 75.0  # a band so far below the loudest was never recorded
 _NEPER = 10.0 / np.log(10.0)
+# Half a minute leaves prints too near the average speaker. On dev speakers conversions come nearer to the target by two
+# speaker encoders with it, words and DNSMOS stay.
+_EMPHASIS = np.float32(0.3)  # of what sets a voice apart from the average
 
 
 @dataclass(frozen=True)
@@ -281,7 +284,8 @@ def embed_voice(
             "There is too little voice in these recordings.", hint="Record or choose at least 30 seconds of one person."
         )
     low, median, high = (float(value) for value in np.percentile(pitch, (5, 50, 95)))
-    prints = estimate_prints(statistics, converter.print_model)
+    prints, mean = estimate_prints(statistics, converter.print_model), converter.print_model.mean
+    prints = (prints + _EMPHASIS * (prints - mean)).astype(np.float32)
     tensors = {
         "prints": prints,
         "condition": np.zeros(CONDITION_SIZE, np.float32),
