@@ -1,18 +1,19 @@
 """Work away from the GUI thread: a lane for jobs that use models, one for files, for downloads, and for devices.
 
-An `EngineTask` is a QObject that stays in the GUI thread. The executor's thread tells its news to the one long-lived
-`Tasks` object, which emits the task's signals in the GUI thread; so slots run there, and a task that ended can be
-deleted (a worker that emitted the task's own signals could still be inside one: seen as a crash). This module alone
-catches everything: `Cancelled` is silence, an `AutoVoiceError` becomes a notice, all else is a crash report. A failed
-task never stops those queued behind it.
+An `EngineTask` is a QObject that stays in the GUI thread; the executor's thread has a `_Job`, which knows nothing of it
+and tells its news to the one long-lived `Tasks` object. That emits the task's signals in the GUI thread, so slots run
+there, and a task that ended can be deleted: no worker is inside one of its signals (seen as a crash) or holds its last
+reference. This module alone catches everything: `Cancelled` is silence, an `AutoVoiceError` becomes a notice, all else
+is a crash report. A failed task never stops those queued behind it.
 """
 
-import functools
+import itertools
 import logging
 import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 from PySide6.QtCore import QObject, Qt, Signal, SignalInstance
@@ -25,6 +26,49 @@ _log = logging.getLogger(__name__)
 
 Work = Callable[[JobContext], Any]
 ENGINE, FILES, NETWORK, DEVICES = "engine", "files", "network", "devices"
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """A task as its lane's thread has it.
+
+    Attributes:
+        key: Of the task.
+        title: For the log.
+        work: What to do.
+        ctx: Of the task.
+        lane: Where it runs.
+        news: Takes (key, name of one of the task's signals, what that carries).
+    """
+
+    key: int
+    title: str
+    work: Work
+    ctx: JobContext
+    lane: str
+    news: SignalInstance
+
+    def run(self) -> None:
+        """Do the work, in the lane's thread."""
+        try:
+            if self.ctx.is_cancelled:
+                raise Cancelled
+            self.news.emit((self.key, "started"))
+            result = self._with_models() if self.lane == ENGINE else self.work(self.ctx)
+        except Cancelled:
+            self.news.emit((self.key, "cancelled"))
+        except BaseException as error:  # noqa: BLE001 - the one place that catches everything
+            if not isinstance(error, AutoVoiceError):
+                _log.error("task '%s' crashed", self.title, exc_info=error)
+            self.news.emit((self.key, "failed", error))
+        else:
+            self.news.emit((self.key, "finished", result))
+
+    def _with_models(self) -> Any:
+        from engine.models import lease_when_free
+
+        with lease_when_free(self.ctx):  # live conversion is not to be disturbed
+            return self.work(self.ctx)
 
 
 class EngineTask(QObject):
@@ -50,14 +94,14 @@ class EngineTask(QObject):
 
     def start(self) -> "EngineTask":
         """Queue the work; call once, after connecting."""
-        self._future = self._tasks._submit(self)
+        self._future = self._tasks._submit(self, self._work)
         return self
 
     def cancel(self) -> None:
         """Stop it: at once when still queued, else at its next checkpoint."""
         self.ctx.cancel()
         if self._future is not None and self._future.cancel():
-            self._end(self.cancelled)
+            self._take("cancelled")
 
     @property
     def seconds(self) -> float:
@@ -72,39 +116,14 @@ class EngineTask(QObject):
             return None
         return self.seconds * (1.0 - fraction) / fraction
 
-    def _run(self) -> None:
-        """Do the work, in the lane's thread."""
-        try:
-            if self.ctx.is_cancelled:
-                raise Cancelled
-            self._started_at = time.monotonic()
-            self._tell(self._begin)
-            result = self._with_models() if self.lane == ENGINE else self._work(self.ctx)
-        except Cancelled:
-            self._tell(functools.partial(self._end, self.cancelled))
-        except BaseException as error:  # noqa: BLE001 - the one place that catches everything
-            if not isinstance(error, AutoVoiceError):
-                _log.error("task '%s' crashed", self.title, exc_info=error)
-            self._tell(functools.partial(self._end, self.failed, error))
-        else:
-            self._tell(functools.partial(self._end, self.finished, result))
-
-    def _with_models(self) -> Any:
-        from engine.models import lease_when_free
-
-        with lease_when_free(self.ctx):  # live conversion is not to be disturbed
-            return self._work(self.ctx)
-
-    def _tell(self, news: Callable[[], None]) -> None:
-        self._tasks._news.emit(news)
-
-    def _begin(self) -> None:
-        self.is_running = True
-        self.started.emit()
-
-    def _end(self, outcome: SignalInstance, *values: object) -> None:
+    def _take(self, news: str, *values: object) -> None:
+        """Emit the signal of that name and what follows from it."""
+        if news == "started":
+            self.is_running, self._started_at = True, time.monotonic()
+            self.started.emit()
+            return
         self.is_running, self.is_ended = False, True
-        outcome.emit(*values)
+        getattr(self, news).emit(*values)
         self.ended.emit()
 
 
@@ -113,7 +132,7 @@ class Tasks(QObject):
 
     changed = Signal()  # a task was queued, started or ended
     crashed = Signal(str)  # a traceback, for the crash dialog
-    _news = Signal(object)  # a function to call in the GUI thread
+    _news = Signal(object)  # see _Job.news
 
     def __init__(self, notices: Notices, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -128,6 +147,8 @@ class Tasks(QObject):
             )  # files: an export holds up no waveform
         }
         self._open: list[EngineTask] = []
+        self._keys = itertools.count()
+        self._by_key: dict[int, EngineTask] = {}
         self._news.connect(self._take_news, Qt.ConnectionType.QueuedConnection)
         self._closing = False
 
@@ -171,7 +192,7 @@ class Tasks(QObject):
         for lane in self._lanes.values():
             lane.shutdown(wait=True, cancel_futures=True)
 
-    def _submit(self, task: EngineTask) -> "Future[None]":
+    def _submit(self, task: EngineTask, work: Work) -> "Future[None]":
         task.started.connect(self.changed)
         task.failed.connect(self._report)
         task.ended.connect(self._forget)
@@ -179,12 +200,16 @@ class Tasks(QObject):
             if other.gives_way and other.lane == task.lane:
                 other.cancel()
         self._open.append(task)
-        future = self._lanes[task.lane].submit(task._run)
+        job = _Job(next(self._keys), task.title, work, task.ctx, task.lane, self._news)
+        self._by_key[job.key] = task
+        future = self._lanes[task.lane].submit(job.run)
         self.changed.emit()
         return future
 
-    def _take_news(self, news: Callable[[], None]) -> None:
-        news()
+    def _take_news(self, news: tuple[Any, ...]) -> None:
+        key, name, *values = news
+        if task := self._by_key.get(key):
+            task._take(name, *values)
 
     def _report(self, error: BaseException) -> None:
         if self._closing:
@@ -198,4 +223,5 @@ class Tasks(QObject):
         for task in [task for task in self._open if task.is_ended]:
             self._open.remove(task)
             task.deleteLater()
+        self._by_key = {key: task for key, task in self._by_key.items() if not task.is_ended}
         self.changed.emit()
