@@ -146,9 +146,8 @@ class Tasks(QObject):
                 (DEVICES, 1),
             )  # files: an export holds up no waveform
         }
-        self._open: list[EngineTask] = []
+        self._open: dict[int, EngineTask] = {}  # by the key that their jobs name them by
         self._keys = itertools.count()
-        self._by_key: dict[int, EngineTask] = {}
         self._news.connect(self._take_news, Qt.ConnectionType.QueuedConnection)
         self._closing = False
 
@@ -171,13 +170,13 @@ class Tasks(QObject):
     @property
     def open_tasks(self) -> tuple[EngineTask, ...]:
         """Tasks that are queued or running, in order."""
-        return tuple(self._open)
+        return tuple(self._open.values())
 
     @property
     def running_engine_task(self) -> EngineTask | None:
         """The task that the engine lane works on, unless nobody asked for it."""
         return next(
-            (task for task in self._open if task.lane == ENGINE and task.is_running and not task.gives_way), None
+            (task for task in self.open_tasks if task.lane == ENGINE and task.is_running and not task.gives_way), None
         )
 
     def cancel_all(self) -> None:
@@ -199,16 +198,15 @@ class Tasks(QObject):
         for other in self.open_tasks:
             if other.gives_way and other.lane == task.lane:
                 other.cancel()
-        self._open.append(task)
         job = _Job(next(self._keys), task.title, work, task.ctx, task.lane, self._news)
-        self._by_key[job.key] = task
+        self._open[job.key] = task
         future = self._lanes[task.lane].submit(job.run)
         self.changed.emit()
         return future
 
     def _take_news(self, news: tuple[Any, ...]) -> None:
         key, name, *values = news
-        if task := self._by_key.get(key):
+        if task := self._open.get(key):
             task._take(name, *values)
 
     def _report(self, error: BaseException) -> None:
@@ -220,8 +218,8 @@ class Tasks(QObject):
             self.crashed.emit("".join(traceback.format_exception(error)))
 
     def _forget(self) -> None:
-        for task in [task for task in self._open if task.is_ended]:
-            self._open.remove(task)
-            task.deleteLater()
-        self._by_key = {key: task for key, task in self._by_key.items() if not task.is_ended}
+        for key, task in list(self._open.items()):
+            if task.is_ended:
+                del self._open[key]
+                task.deleteLater()
         self.changed.emit()
