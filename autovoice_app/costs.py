@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _RUNS_COUNTED = 5
 _RENDERS_READ = 60
 _FROM_S, _WARM_S, _TIMED_S = 4.0, 1.5, 8.0  # of the demo song, from where the voice is in
-_LOADING, _PRIMING, _SEPARATING = "Loading", "Listening to the voice", "Separating"
+_LOADING, _SEPARATING = "Loading", "Separating"
 
 
 @dataclass(frozen=True)
@@ -33,20 +33,17 @@ class Cost:
 
     Attributes:
         separating: Seconds of work per second of song for taking the vocals out; None when that was never timed.
-        priming: Seconds of work per second of song that the models hear beforehand.
         rest: Seconds of work per second of song for all else.
     """
 
     separating: float | None
-    priming: float
     rest: float
 
     def seconds(self, preset: str, song_s: float, *, separates: bool) -> float | None:
         """What a song of this length takes; None when that is not known."""
         if separates and self.separating is None:
             return None
-        rate = self.rest + (self.separating or 0.0) * separates
-        return rate * song_s + self.priming * min(song_s, PRESETS[preset].priming_s)
+        return (self.rest + (self.separating or 0.0) * separates) * song_s
 
 
 def cost_of(report: Mapping[str, Any], preset: str, *, separated: bool) -> Cost | None:
@@ -54,14 +51,10 @@ def cost_of(report: Mapping[str, Any], preset: str, *, separated: bool) -> Cost 
     stages, seconds = report.get("stage_seconds"), report.get("seconds")
     if not isinstance(stages, dict) or not isinstance(seconds, int | float) or seconds <= 0 or preset not in PRESETS:
         return None
-    by_kind = {_LOADING: 0.0, _PRIMING: 0.0, _SEPARATING: 0.0, "": 0.0}
+    by_kind = {_LOADING: 0.0, _SEPARATING: 0.0, "": 0.0}
     for stage, spent in stages.items():
         by_kind[next(kind for kind in by_kind if stage.startswith(kind))] += float(spent)
-    return Cost(
-        by_kind[_SEPARATING] / seconds if separated else None,
-        by_kind[_PRIMING] / min(seconds, PRESETS[preset].priming_s),
-        by_kind[""] / seconds,
-    )
+    return Cost(by_kind[_SEPARATING] / seconds if separated else None, by_kind[""] / seconds)
 
 
 def learnt_costs(store: "Store") -> dict[str, Cost]:
@@ -80,7 +73,6 @@ def _median(costs: Sequence[Cost]) -> Cost:
     last = costs[:_RUNS_COUNTED]
     return Cost(
         statistics.median(separating) if separating else None,
-        statistics.median(cost.priming for cost in last),
         statistics.median(cost.rest for cost in last),
     )
 

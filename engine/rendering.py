@@ -52,7 +52,6 @@ class Preset:
         name: As the command line and the settings know it.
         tracker: Of `pitch.TRACKERS`.
         kind: Which models convert.
-        priming_s: How much of the song the models hear beforehand, to learn how its singer colours each sound.
         separation_passes: How often the separation runs, each time shifted; the mean is a little cleaner.
         summary: What it does, one sentence.
     """
@@ -60,7 +59,6 @@ class Preset:
     name: str
     tracker: str
     kind: Literal["studio", "live"]
-    priming_s: float
     separation_passes: int
     summary: str
 
@@ -68,12 +66,11 @@ class Preset:
 PRESETS: Mapping[str, Preset] = {
     preset.name: preset
     for preset in (
-        Preset("fast", "swift", "live", 20.0, 1, "The live models and one pitch tracker: for trying a voice out."),
+        Preset("fast", "swift", "live", 1, "The live models and one pitch tracker: for trying a voice out."),
         Preset(
             "balanced",
             "swift+crepe-tiny",
             "studio",
-            60.0,
             1,
             "The studio models; a second pitch tracker is heard where the first is in doubt.",
         ),
@@ -81,7 +78,6 @@ PRESETS: Mapping[str, Preset] = {
             "quality",
             "swift+crepe-full",
             "studio",
-            60.0,
             2,
             "As balanced, with the largest pitch tracker for what those two disagree on, and two passes of separation.",
         ),
@@ -410,26 +406,31 @@ class _Render:
             self._torch_device = torch_device
             self._stream_conversion(converter, source_f0, wanted_f0, segment_s, ctx.part(0.62, 0.87))
 
-        run_with_fallback(work, torch_device=self._torch_device, segments_s=(5.0, 1.0), ctx=ctx)
+        # A card takes long segments for the price of short ones; a processor's caches do not.
+        segments_s = (5.0, 1.0) if self._torch_device == "cpu" else (20.0, 5.0, 1.0)
+        run_with_fallback(work, torch_device=self._torch_device, segments_s=segments_s, ctx=ctx)
 
     def _stream_conversion(
         self, converter: Any, source_f0: F0Contour, wanted_f0: F0Contour, segment_s: float, ctx: JobContext
     ) -> None:
-        from engine.conversion.streaming import GivenPitch
-
-        ctx.checkpoint("Listening to the voice", 0.0)
         settings = {} if self._options.consonants is None else {"consonants": self._options.consonants}
         rate = converter.sample_rate
-        stream = converter.stream(
-            self._voice,
-            pitch=lambda: GivenPitch(source_f0, wanted_f0),
-            primed=converter.source_statistics(*self._sung_parts(source_f0)),
-            formant_semitones=self._options.formant_semitones,
-            **settings,
-        )
         to_model, to_song = StreamingResampler(self._rate, rate, 1), StreamingResampler(rate, self._rate, 1)
-        late = stream.latency_samples
-        written = 0
+        num_read = written = 0
+
+        def checkpoint(stage: str) -> None:
+            ctx.checkpoint(stage, (0.3 * num_read + 0.7 * written) / self._num_samples)
+
+        def heard() -> Iterator[FloatArray]:
+            nonlocal num_read
+            with AudioReader(self._lead) as reader:
+                for block in reader.blocks(max(round(segment_s * self._rate), 1)):
+                    checkpoint("Listening to the voice")
+                    num_read += block.shape[1]
+                    yield to_model.push(block)[0]
+            yield to_model.flush()[0]
+            checkpoint("Converting the voice")
+
         with AudioWriter(self._dry, self._rate, 1, float_samples=True, num_samples_hint=self._num_samples) as writer:
 
             def put(samples: FloatArray) -> None:
@@ -438,42 +439,22 @@ class _Render:
                 written += samples.shape[1]
                 writer.write(samples)
 
-            def take(converted: FloatArray) -> None:
-                nonlocal late
-                dropped = min(late, len(converted))
-                late -= dropped
-                put(to_song.push(converted[None, dropped:]))
-
-            with AudioReader(self._lead) as reader:
-                for block in reader.blocks(max(round(segment_s * self._rate), 1)):
-                    take(stream.push(to_model.push(block)[0]))
-                    ctx.checkpoint("Converting the voice", written / self._num_samples)
-            take(stream.push(to_model.flush()[0]))
-            take(stream.flush())
+            for block in converter.convert_blocks(
+                heard(),
+                self._voice,
+                wanted_f0,
+                source_f0=source_f0,
+                formant_semitones=self._options.formant_semitones,
+                **settings,
+            ):
+                put(to_song.push(block[None]))
+                checkpoint("Converting the voice")
             put(to_song.flush())
             put(np.zeros((1, self._num_samples - written), np.float32))
 
     @property
     def _dry(self) -> Path:
         return self._work / "dry.wav"
-
-    def _sung_parts(self, f0: F0Contour) -> tuple[AudioClip, F0Contour]:
-        """What the models hear beforehand: sung stretches from all over the song, and their pitch."""
-        parts, frames = [], []
-        hop = f0.hop_s * self._rate
-        with AudioReader(self._lead) as reader:
-            for first, last in _sung_stretches(f0, self._preset.priming_s):
-                start, stop = round(first * hop), round(last * hop)
-                reader.seek(start)
-                part = reader.read(stop - start)
-                parts.append(np.pad(part, ((0, 0), (0, stop - start - part.shape[1]))))
-                frames.append(slice(first, last))
-        clip = AudioClip(np.concatenate(parts, axis=1), self._rate)
-        return clip, F0Contour(
-            np.concatenate([f0.f0_hz[part] for part in frames]),
-            np.concatenate([f0.periodicity[part] for part in frames]),
-            f0.hop_s,
-        )
 
     # --- Converted voice to mix ---
 
@@ -654,24 +635,6 @@ def _refuse_overwriting(source: Path, destination: Path, stems_folder: Path | No
         raise AudioFileError(
             f"“{destination}” would be both the mix and a stem.", hint="Choose another name or folder for the mix."
         )
-
-
-def _sung_stretches(f0: F0Contour, seconds: float) -> list[tuple[int, int]]:
-    """Up to so many seconds of voiced frames with 0.3 s around them, evenly from the whole song; [first, last)."""
-    near = np.convolve(f0.voiced, np.ones(61), mode="same") > 0.5
-    if not near.any():
-        near[: round(seconds / f0.hop_s)] = True
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], near, [False]]).astype(np.int8)))
-    longest = round(2.0 / f0.hop_s)
-    stretches = [
-        (start, min(start + longest, int(last)))
-        for first, last in zip(edges[::2], edges[1::2], strict=True)
-        for start in range(int(first), int(last), longest)
-    ]
-    step = sum(last - first for first, last in stretches) * f0.hop_s / seconds
-    if step <= 1:
-        return stretches
-    return [stretches[int(i * step)] for i in range(int(len(stretches) / step))]
 
 
 def _edited(wanted: F0Contour, edits: F0Contour) -> F0Contour:

@@ -1,11 +1,12 @@
 """The front of voice conversion: make voices from recordings, compare them, convert recordings and streams."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import numpy.typing as npt
 import soxr
 import torch
 
@@ -21,13 +22,12 @@ from engine.conversion.content import ContentEncoder, load_content_encoder
 from engine.conversion.decoder import CONDITION_SIZE
 from engine.conversion.models import DecoderModel, load_decoder, load_speaker
 from engine.conversion.prints import ACTIVE_DB, PrintModel, PrintStatistics, estimate_prints
-from engine.conversion.source import FrameReader
+from engine.conversion.recordings import FrameF0, Frames, RecordingConversion, analysed
+from engine.conversion.source import MAX_COUNTED_FRAMES
 from engine.conversion.speaker import embed_levels
 from engine.conversion.streaming import (
     DEFAULT_CONSONANTS,
     ConversionStream,
-    GivenPitch,
-    PosteriorStream,
     StreamParts,
     TrackedPitch,
 )
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 Kind = Literal["studio", "live"]
 
 _SEGMENT_SECONDS = 5
-_PRIMING_SECONDS = 60
+_STRETCH_FRAMES = 30000
 _MIN_ACTIVE_FRAMES = 100
 _HELD_DB = 75.0  # a band so far below the loudest was never recorded
 _NEPER = 10.0 / np.log(10.0)
@@ -127,24 +127,64 @@ class Converter:
         samples = _at_model_rate(clip)
         if source_f0 is None:
             source_f0 = estimate_f0(clip, tracker="swift")
-        primed = self._prime(samples, source_f0, ctx.part(0.0, 0.3) if ctx else None)
-        given = source_f0
-        stream = self._open(
+        ctx = ctx or JobContext()
+        converted = self.convert_blocks(
+            _watched(samples, ctx.part(0.0, 0.3)),
             voice,
-            lambda: GivenPitch(given, f0),
-            primed=primed,
+            f0,
+            source_f0=source_f0,
             formant_semitones=formant_semitones,
             consonants=consonants,
         )
-        ctx = ctx.part(0.3, 1.0) if ctx else None
-        converted = []
-        for start in range(0, len(samples), _SEGMENT_SECONDS * SAMPLE_RATE):
-            if ctx:
-                ctx.checkpoint("Converting the voice", start / len(samples))
-            converted.append(stream.push(samples[start : start + _SEGMENT_SECONDS * SAMPLE_RATE]))
-        converted.append(stream.flush())
-        joined = np.concatenate(converted)[stream.latency_samples :]
-        return AudioClip(joined[None, : len(samples)].astype(np.float32), SAMPLE_RATE)
+        made, num_made = [np.zeros(0, np.float32)], 0
+        for block in converted:
+            made.append(block)
+            num_made += len(block)
+            ctx.checkpoint("Converting the voice", 0.3 + 0.7 * num_made / len(samples))
+        return AudioClip(np.concatenate(made)[None], SAMPLE_RATE)
+
+    def convert_blocks(
+        self,
+        blocks: Iterable[FloatArray],
+        voice: Voice,
+        f0: F0Contour,
+        *,
+        source_f0: F0Contour,
+        formant_semitones: float = 0.0,
+        consonants: float = DEFAULT_CONSONANTS,
+    ) -> Iterator[FloatArray]:
+        """`convert` for a recording of any length, in memory that does not grow with it.
+
+        Up to five minutes are heard before anything comes out: how the source colours its phones in them is what is
+        taken away from them.
+
+        Args:
+            blocks: Mono, [N] at 48 kHz, one after another; of some seconds, since each is converted at once.
+            voice: See `convert`.
+            f0: The same.
+            source_f0: The source's own contour.
+            formant_semitones: The same.
+            consonants: The same.
+
+        Returns:
+            [N] at 48 kHz, in all as many samples as went in.
+        """
+        num_samples = 0
+
+        def counted() -> Iterator[FloatArray]:
+            nonlocal num_samples
+            for block in blocks:
+                num_samples += len(block)
+                yield block
+
+        conversion = RecordingConversion(self._parts, voice, formant_semitones=formant_semitones, consonants=consonants)
+        wanted, num_made = FrameF0(f0), 0
+        for stretch, statistics in self._stretches(self._analysed(counted(), source_f0)):
+            conversion.settle(estimate_prints(statistics, self.print_model))
+            for frames in stretch:
+                made = conversion.push(frames, wanted.cut(frames.first, len(frames.f0_hz)))[: num_samples - num_made]
+                num_made += len(made)
+                yield made
 
     def stream(
         self,
@@ -164,7 +204,8 @@ class Converter:
             formant_semitones: Moves the envelope.
             consonants: See `convert`.
             pitch: Where F0 comes from; tracked from the audio when not given.
-            primed: Statistics of the source's prints when it was heard before; see `source_statistics`.
+            primed: Statistics of the source's prints when it was heard before, see `source_statistics`: they stay
+                then, and are learnt on the way otherwise.
         """
         return self._open(
             voice,
@@ -176,17 +217,23 @@ class Converter:
         )
 
     def source_statistics(self, clip: AudioClip, source_f0: F0Contour) -> PrintStatistics:
-        """What `convert` learns of a source beforehand: how it colours its phones, from its first minute."""
-        return self._prime(_at_model_rate(clip), source_f0, None)
+        """What `convert` learns of a source beforehand: how it colours its phones, in its first five minutes."""
+        frames = self._analysed(_watched(_at_model_rate(clip)), source_f0)
+        _, statistics = next(self._stretches(frames))
+        return statistics
 
     def analyse(self, clip: AudioClip, *, f0: F0Contour | None = None, ctx: JobContext | None = None) -> AnalysedClip:
         """Frames of a mono recording, for making and adapting voices; T = 1 + N // 480 at 48 kHz."""
         samples = _at_model_rate(clip)
         f0 = f0 or estimate_f0(clip, tracker="swift")
-        parts = list(self._frames(samples, f0, ctx))
-        envelope, raw, posteriors, f0_hz = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        level = loudness(envelope)
-        active = (level > np.percentile(level, 95) - ACTIVE_DB / _NEPER) & (level > -60.0 / _NEPER)
+        parts = list(self._analysed(_watched(samples, ctx), f0))
+        count = 1 + len(samples) // HOP_LENGTH
+        envelope, raw, posteriors = (
+            torch.cat(tensors)[:count].cpu().numpy()
+            for tensors in zip(*((part.envelope, part.raw, part.posteriors) for part in parts), strict=True)
+        )
+        f0_hz = np.concatenate([part.f0_hz for part in parts])[:count]
+        active = _active(envelope, ACTIVE_DB)
         return AnalysedClip(envelope, raw, posteriors, f0_hz, active, _bandwidth(envelope[active], clip.sample_rate))
 
     def _open(self, voice: Voice, pitch: "PitchFactory", **options: object) -> ConversionStream:
@@ -197,35 +244,29 @@ class Converter:
             **options,  # type: ignore[arg-type]
         )
 
-    def _prime(self, samples: FloatArray, f0: F0Contour, ctx: JobContext | None) -> PrintStatistics:
-        statistics = PrintStatistics(self.print_model.num_phones)
-        for envelope, _, posteriors, f0_hz in self._frames(samples[: _PRIMING_SECONDS * SAMPLE_RATE], f0, ctx):
-            level = loudness(envelope)
-            active = (level > np.percentile(level, 95) - ACTIVE_DB / 2 / _NEPER) & (level > -60.0 / _NEPER)
-            statistics.add(envelope, posteriors, np.isfinite(f0_hz), active=active, bandwidth_hz=SAMPLE_RATE / 2)
-        return statistics
+    def _analysed(self, blocks: Iterable[FloatArray], f0: F0Contour) -> Iterator[Frames]:
+        return analysed(blocks, FrameF0(f0), self.content, self.torch_device)
 
-    def _frames(
-        self, samples: FloatArray, f0: F0Contour, ctx: JobContext | None
-    ) -> Iterator[tuple[FloatArray, FloatArray, FloatArray, FloatArray]]:
-        content = PosteriorStream(self.content)
-        reader = FrameReader(content)
-        num_frames = 1 + len(samples) // HOP_LENGTH
-        lookahead = FrameReader.lookahead_samples(content.latency_samples) + HOP_LENGTH
-        padded = np.concatenate([samples, np.zeros(lookahead, np.float32)])
-        done = 0
-        for start in range(0, len(padded), _SEGMENT_SECONDS * SAMPLE_RATE):
-            if ctx:
-                ctx.checkpoint("Listening to the voice", start / len(padded))
-            reader.push(padded[start : start + _SEGMENT_SECONDS * SAMPLE_RATE])
-            count = min(reader.num_ready, num_frames - done)
-            if count > 0:
-                audio, posteriors = reader.take(count)
-                times = np.arange(done, done + count) * (HOP_LENGTH / SAMPLE_RATE)
-                f0_hz = f0.at(times).astype(np.float32)
-                envelope, raw = band_levels(audio, f0_hz)
-                yield envelope, raw, posteriors, f0_hz
-                done += count
+    def _stretches(self, parts: Iterable[Frames]) -> Iterator[tuple[list[Frames], PrintStatistics]]:
+        """Parts of some minutes in all, and the statistics of them and, a minute's weight, of what came before."""
+        statistics, stretch, num_frames = PrintStatistics(self.print_model.num_phones), list[Frames](), 0
+        for part in parts:
+            stretch.append(part)
+            num_frames += len(part.f0_hz)
+            if num_frames >= _STRETCH_FRAMES:
+                yield stretch, self._count(stretch, statistics)
+                stretch, num_frames = [], 0
+        if stretch:
+            yield stretch, self._count(stretch, statistics)
+
+    def _count(self, stretch: list[Frames], statistics: PrintStatistics) -> PrintStatistics:
+        statistics.forget_beyond(MAX_COUNTED_FRAMES)
+        envelope = torch.cat([part.envelope for part in stretch]).cpu().numpy()
+        posteriors = torch.cat([part.posteriors for part in stretch]).cpu().numpy()
+        voiced = np.isfinite(np.concatenate([part.f0_hz for part in stretch]))
+        active = _active(envelope, ACTIVE_DB / 2)
+        statistics.add(envelope, posteriors, voiced, active=active, bandwidth_hz=SAMPLE_RATE / 2)
+        return statistics
 
 
 def load_converter(kind: Kind, torch_device: str = "cpu") -> Converter:
@@ -322,6 +363,20 @@ def speaker_embedding(clip: AudioClip) -> FloatArray:
     level = loudness(raw)
     active = level > np.percentile(level, 95) - ACTIVE_DB / _NEPER
     return embed_levels(load_speaker(), torch.from_numpy(raw[active, :NUM_SPEECH_BANDS])).numpy()
+
+
+def _watched(samples: FloatArray, ctx: JobContext | None = None) -> Iterator[FloatArray]:
+    """A recording [N] in blocks."""
+    for start in range(0, len(samples), _SEGMENT_SECONDS * SAMPLE_RATE):
+        if ctx:
+            ctx.checkpoint("Listening to the voice", start / len(samples))
+        yield samples[start : start + _SEGMENT_SECONDS * SAMPLE_RATE]
+
+
+def _active(envelope: FloatArray, below_db: float) -> npt.NDArray[np.bool_]:
+    """[T]: frames that are neither silent nor so far below the loud ones."""
+    level = loudness(envelope)
+    return (level > np.percentile(level, 95) - below_db / _NEPER) & (level > -60.0 / _NEPER)
 
 
 def _at_model_rate(clip: AudioClip) -> FloatArray:

@@ -139,6 +139,12 @@ class PrintStatistics:
         self.gram *= factor
         self.sums *= factor
 
+    def forget_beyond(self, num_frames: float) -> None:
+        """Let all frames counted so far weigh no more than so many."""
+        counted = self.num_frames
+        if counted > num_frames:
+            self.scale(num_frames / counted)
+
 
 def estimate_prints(statistics: PrintStatistics, model: PrintModel) -> FloatArray:
     """The prints of a voice, [2, P, 72] float32, from what was heard of it and what is known of voices.

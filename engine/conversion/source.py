@@ -34,7 +34,7 @@ _DECIMATOR_TAPS = 145
 DECIMATOR_LATENCY_SAMPLES = (_DECIMATOR_TAPS - 1) // 2
 
 _UPDATE_FRAMES, _STEP_FRAMES = 50, 5  # a renewal of the prints, and one of the steps that it takes
-_MAX_COUNTED_FRAMES = 6000.0
+MAX_COUNTED_FRAMES = 6000.0  # a minute
 DEVIATION_LIMIT = 5.0
 _KEPT_COSINES = 20
 DEVIATION_WEIGHT = np.float32(0.6)
@@ -52,13 +52,16 @@ class PhoneStream(Protocol):
         """[N] at 16 kHz to the posteriors [T, P] that are final."""
 
 
+def decimation_taps() -> FloatArray:
+    """[145]: the filter from 48 to 16 kHz, symmetric."""
+    return np.asarray(scipy.signal.firwin(_DECIMATOR_TAPS, 7600, fs=SAMPLE_RATE, window=("kaiser", 6.0)), np.float32)
+
+
 class Decimator:
     """48 kHz to 16 kHz by a symmetric filter; output sample n is centred at input sample 3 n."""
 
     def __init__(self) -> None:
-        self._taps = scipy.signal.firwin(_DECIMATOR_TAPS, 7600, fs=SAMPLE_RATE, window=("kaiser", 6.0)).astype(
-            np.float32
-        )
+        self._taps = decimation_taps()
         self._kept = np.zeros(DECIMATOR_LATENCY_SAMPLES, np.float32)
 
     def push(self, samples: FloatArray) -> FloatArray:
@@ -175,26 +178,30 @@ SMOOTHING = _smoothing_matrix()
 def smooth_deviation(deviation: FloatArray, semitones: float = 0.0) -> FloatArray:
     """What the decoder sees of deviations [T, NUM_SPEECH_BANDS]: without fine structure, bounded, moved up or down."""
     smooth = np.clip(deviation @ SMOOTHING, -DEVIATION_LIMIT, DEVIATION_LIMIT).astype(np.float32)
+    return moved_deviation(smooth, semitones)
+
+
+def moved_deviation(deviation: FloatArray, semitones: float) -> FloatArray:
+    """Move deviations [T, NUM_SPEECH_BANDS] along the frequency axis; beyond their last band that one goes on."""
     if semitones == 0.0:
-        return smooth
-    padded = np.pad(smooth, ((0, 0), (0, NUM_BANDS - NUM_SPEECH_BANDS)), mode="edge")
+        return deviation
+    padded = np.pad(deviation, ((0, 0), (0, NUM_BANDS - NUM_SPEECH_BANDS)), mode="edge")
     return shifted(padded, semitones)[:, :NUM_SPEECH_BANDS]
 
 
 class SourceColour:
-    """Learns the source's own phone prints while it is heard, so that they can be taken away.
+    """Knows the source's own phone prints, so that they can be taken away: from before, or learnt while it is heard.
 
     Args:
         model: What is known of voices beforehand.
-        primed: Statistics of the source heard earlier, if any.
+        primed: Statistics of the source heard earlier, if any: then the prints are settled.
     """
 
     def __init__(self, model: PrintModel, primed: PrintStatistics | None = None) -> None:
         self._model = model
-        self.statistics = PrintStatistics(model.num_phones)
-        if primed is not None:
-            self.statistics.include(primed)
-        self._prints = estimate_prints(self.statistics, model)
+        self._statistics = PrintStatistics(model.num_phones)
+        self._is_settled = primed is not None
+        self._prints = estimate_prints(primed or self._statistics, model)
         self._wanted: FloatArray | None = None
         self._formant_semitones = 0.0
         self._reference = LoudnessReference()
@@ -208,7 +215,7 @@ class SourceColour:
         self._formant_semitones = formant_distance(self._prints, prints)
 
     def push(self, envelope: FloatArray, posteriors: FloatArray, f0_hz: FloatArray) -> SourceFrames:
-        """Describe frames [T, 72], [T, P], [T]; the prints are renewed every half second of frames, however grouped."""
+        """Describe frames [T, 72], [T, P], [T]; what is learnt counts from every half second on, however grouped."""
         level = loudness(envelope)
         relative, active = self._reference.push(level)
         voiced = np.isfinite(f0_hz)
@@ -217,30 +224,30 @@ class SourceColour:
         deviation = np.empty_like(speech_shape)
         start = 0
         while start < len(level):
-            end = min(len(level), start + _STEP_FRAMES - self._index % _STEP_FRAMES)
+            end = len(level)
+            if not self._is_settled:
+                end = min(end, start + _STEP_FRAMES - self._index % _STEP_FRAMES)
             part = slice(start, end)
             own = pick(self._prints, posteriors[part], voiced[part])[:, :NUM_SPEECH_BANDS]
             deviation[part] = smooth_deviation(speech_shape[part] - own, self._formant_semitones)
-            self.statistics.add_shapes(
-                shape[part],
-                posteriors[part],
-                voiced[part],
-                active=active[part],
-                bandwidth_hz=SAMPLE_RATE / 2,
-            )
-            self._index += end - start
+            if not self._is_settled:
+                self._learn(shape[part], posteriors[part], voiced[part], active[part])
             start = end
-            if self._index % _STEP_FRAMES == 0:
-                self._renew_a_little()
         return SourceFrames(posteriors, deviation * DEVIATION_WEIGHT, speech_shape, level, relative)
+
+    def _learn(
+        self, shape: FloatArray, posteriors: FloatArray, voiced: npt.NDArray[np.bool_], active: npt.NDArray[np.bool_]
+    ) -> None:
+        self._statistics.add_shapes(shape, posteriors, voiced, active=active, bandwidth_hz=SAMPLE_RATE / 2)
+        self._index += len(shape)
+        if self._index % _STEP_FRAMES == 0:
+            self._renew_a_little()
 
     def _renew_a_little(self) -> None:
         """Go on renewing the prints, or begin anew: step by step, so that no block of a live stream takes all of it."""
         if self._index % _UPDATE_FRAMES == 0:
-            counted = self.statistics.num_frames
-            if counted > _MAX_COUNTED_FRAMES:
-                self.statistics.scale(_MAX_COUNTED_FRAMES / counted)
-            self._renewal = estimating_prints(self.statistics, self._model)
+            self._statistics.forget_beyond(MAX_COUNTED_FRAMES)
+            self._renewal = estimating_prints(self._statistics, self._model)
         elif self._is_formant_due:
             self._is_formant_due = False
             if self._wanted is not None:

@@ -18,7 +18,7 @@ from engine.conversion.bands import (
     shifted,
 )
 from engine.conversion.content import ContentEncoder, ContentStream
-from engine.conversion.decoder import NO_LEVEL, Conditioning, Decoder, DecoderStream
+from engine.conversion.decoder import NO_LEVEL, Conditioning, Decoder, DecoderInputs, DecoderStream, to_controls
 from engine.conversion.prints import PrintModel, PrintStatistics
 from engine.conversion.source import FrameReader, SourceColour, SourceFrames
 from engine.conversion.synthesis import SourceFilter, StreamingSourceFilter
@@ -335,7 +335,7 @@ class Finish:
 
 
 def protect(shape: torch.Tensor, source_shape: torch.Tensor, f0_hz: torch.Tensor, amount: float) -> torch.Tensor:
-    """What `Finish` does to unvoiced frames, for training.
+    """What `Finish` does to unvoiced frames, for tensors.
 
     Args:
         shape: [B, T, 72] converted.
@@ -346,6 +346,14 @@ def protect(shape: torch.Tensor, source_shape: torch.Tensor, f0_hz: torch.Tensor
     towards = torch.from_numpy(np.float32(amount) * _consonant_matrix()).to(shape)
     change = (source_shape - shape[..., :NUM_SPEECH_BANDS]) @ towards
     return shape + torch.where((f0_hz > 0).unsqueeze(-1), torch.zeros_like(change), change)
+
+
+def controls_of(shape: torch.Tensor, share: torch.Tensor, inputs: DecoderInputs) -> torch.Tensor:
+    """What `ConversionStream` makes of finished envelopes [1, T, 72]: levels of harmonics and noise, [2, 1, T, 72]."""
+    air, rumble = (torch.from_numpy(levels).to(shape.device) for levels in (_AIR, _RUMBLE))
+    controls = to_controls(shape + air, share + HARMONIC_LIFT, inputs, inputs.loudness)
+    noise = torch.where((inputs.f0_hz > 0).unsqueeze(-1), controls.noise, controls.noise - rumble)
+    return torch.stack([controls.harmonic, noise])
 
 
 def _consonant_matrix() -> FloatArray:

@@ -98,6 +98,58 @@ class Excitation:
         return pulses[: num_frames * HOP_LENGTH].reshape(num_frames, HOP_LENGTH), noise
 
 
+class HopPhases:
+    """Follows the phase of the pulses from hop to hop, as `Excitation` does, for `pulses_of_hops`."""
+
+    def __init__(self) -> None:
+        self._phase, self._last_f0_hz = 0.0, float("nan")
+
+    def push(self, f0_hz: FloatArray) -> npt.NDArray[np.float64]:
+        """The hops that end at frames of F0 [T], NaN unvoiced: F0 at start and end (0 unvoiced) and phase, [3, T]."""
+        hops = []
+        of_start, of_change = float(_RAMPS[0][-1]), float(_RAMPS[1][-1])
+        for end in f0_hz.tolist():
+            start, self._last_f0_hz = self._last_f0_hz, end
+            if math.isnan(start) and math.isnan(end):
+                self._phase = 0.5
+                hops.append((0.0, 0.0, 0.5))
+                continue
+            start = end if math.isnan(start) else start
+            end = start if math.isnan(end) else end
+            hops.append((start, end, self._phase))
+            self._phase = (of_start * start + of_change * (end - start) + self._phase) % 1.0
+        return np.array(hops).reshape(-1, 3).T
+
+
+def pulses_of_hops(start_hz: torch.Tensor, end_hz: torch.Tensor, phase: torch.Tensor) -> torch.Tensor:
+    """The pulses of `Excitation`, of all hops at once.
+
+    Args:
+        start_hz: [B, H] float64, F0 where each hop starts, 0 in unvoiced hops.
+        end_hz: [B, H] where it ends.
+        phase: [B, H] cycles, 0 to 1, where it starts.
+
+    Returns:
+        [B, H * 480 + KERNEL_TAPS] float32, of unit power where voiced.
+    """
+    of_start, of_change = (torch.from_numpy(ramp).to(start_hz.device) for ramp in _RAMPS)
+    cycles = of_start * start_hz[..., None] + of_change * (end_hz - start_hz)[..., None]
+    cycles += phase[..., None]
+    before = torch.cat([phase[..., None], cycles[..., :-1]], dim=-1)
+    row, hop, sample = (cycles.floor() > before.floor()).nonzero(as_tuple=True)
+    after_pulse, before_pulse = cycles[row, hop, sample], before[row, hop, sample]
+    step = after_pulse - before_pulse
+    fraction = (after_pulse.floor() - before_pulse) / step
+    kernels = torch.from_numpy(KERNELS).to(step.device)
+    shapes = kernels[(fraction * KERNEL_PHASES).round().long()] * step.rsqrt().float()[:, None]
+    batch, num_hops = start_hz.shape
+    length = num_hops * HOP_LENGTH + KERNEL_TAPS
+    places = (row * length + hop * HOP_LENGTH + sample)[:, None] + torch.arange(KERNEL_TAPS, device=step.device)
+    pulses = torch.zeros(batch * length, device=step.device)
+    pulses.index_add_(0, places.reshape(-1), shapes.reshape(-1))
+    return pulses.view(batch, length)
+
+
 @dataclass(frozen=True)
 class SynthesisControls:
     """What the synthesis needs per frame.

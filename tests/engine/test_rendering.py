@@ -353,7 +353,7 @@ def test_out_of_memory_on_the_gpu_ends_on_the_cpu_and_is_said(bare_voice, voice,
     monkeypatch.setattr("torch.cuda.empty_cache", lambda: None)
     ctx = JobContext()
     result = render_song(bare_voice, tmp_path / "out.wav", voice, BARE, ctx)
-    assert asked == [("cuda", 5.0), ("cuda", 1.0), ("cpu", 5.0)]
+    assert asked == [("cuda", 20.0), ("cuda", 5.0), ("cuda", 1.0), ("cpu", 20.0)]
     assert result.report["device"] == "cpu"
     assert any("CPU" in note for note in ctx.progress.notes)
     assert result.report["notes"] == list(ctx.progress.notes)
