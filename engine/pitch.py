@@ -5,7 +5,9 @@ confirm it only where it doubts itself, or do everything.
 """
 
 import math
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,7 +25,8 @@ _RATE = 16000  # what both trackers were trained at
 _HOP = 160
 _VOICED = 0.2  # periodicity from which a frame counts as voiced, ends of words included
 _SURE = 0.5  # and from which it tells of the voice's pitch
-_SEGMENT_S = 20.0
+_SEGMENT_S, _SWIFT_SEGMENT_S = 20.0, 5.0
+_MOST_THREADS = 8
 _FULL_FRAMES_PER_S = 3.0  # the full CREPE costs some 50 ms a frame on a CPU
 _STAGE = "Tracking the pitch"
 
@@ -164,16 +167,16 @@ def _without_strays(pitch: _Floats, periodicity: _Floats) -> _Floats:
 def _swift() -> Any:
     import swift_f0
 
-    return swift_f0.SwiftF0(threads=2, spin=False)
+    return swift_f0.SwiftF0(threads=1, spin=False)
 
 
 def _track_swift(samples: FloatArray, num_frames: int, ctx: JobContext) -> tuple[_Floats, _Floats]:
-    hop, context = 256, 64  # the model's own frames of 16 ms; it sees 11 back and 10 ahead
-    per_segment = round(_SEGMENT_S * _RATE / hop)
+    hop, context = 256, 16  # the model's own frames of 16 ms; it sees 11 back and 10 ahead
+    per_segment = round(_SWIFT_SEGMENT_S * _RATE / hop)
     num_model_frames = max(len(samples) // hop, 1)
     pitch, confidence = np.zeros(num_model_frames), np.zeros(num_model_frames)
-    for start in range(0, num_model_frames, per_segment):
-        ctx.checkpoint(_STAGE, start / num_model_frames)
+
+    def detect(start: int) -> None:
         end = min(start + per_segment, num_model_frames)
         left = max(start - context, 0)
         piece = samples[left * hop : (end + context) * hop]
@@ -182,6 +185,17 @@ def _track_swift(samples: FloatArray, num_frames: int, ctx: JobContext) -> tuple
         result = _swift().detect(piece, _RATE)
         kept = slice(start - left, start - left + end - start)
         pitch[start:end], confidence[start:end] = result.pitch_hz[kept], result.confidence[kept]
+
+    ctx.checkpoint(_STAGE, 0.0)
+    _swift()
+    # A thread for each segment serves the processor better than several for one.
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_THREADS)) as pool:
+        starts = range(0, num_model_frames, per_segment)
+        try:
+            for start, _ in zip(starts, pool.map(detect, starts), strict=True):
+                ctx.checkpoint(_STAGE, start / num_model_frames)
+        finally:
+            pool.shutdown(cancel_futures=True)
     times = np.arange(num_frames) * HOP_S
     at = np.arange(num_model_frames) * hop / _RATE
     on_grid = np.exp(np.interp(times, at, np.log(np.maximum(pitch, 1.0))))

@@ -15,7 +15,7 @@ from engine.signal.clip import AudioClip, FloatArray
 # What the open dialogs and drop zones offer; other endings are tried all the same.
 READABLE_ENDINGS = ("wav", "flac", "ogg", "opus", "mp3", "m4a", "aac", "aif", "aiff", "mp4", "mka", "webm", "wma")
 _MIN_RATE, _MAX_RATE, _MAX_CHANNELS = 1000, 1_000_000, 64
-_STEP = 4096
+_PLAIN = ("WAV", "WAVEX", "RF64", "AIFF")
 _KINDS_HINT = "AutoVoice reads wav, flac, ogg, opus, mp3, m4a and aac files."
 
 
@@ -200,15 +200,16 @@ class _SndfileDecoder:
         self._file = soundfile.SoundFile(str(path))
         self.info = AudioInfo(self._file.samplerate, self._file.channels, max(self._file.frames, 0))
         self.is_mp3 = self._file.format == "MP3"
+        # Short steps: where compressed data end in rubble, a step fails as a whole and what came before it is the file.
+        self._step = 2**20 if self._file.format in _PLAIN else 2**12
         self._ended = False
 
     def read(self, num_samples: int) -> FloatArray:
         samples = np.empty((num_samples, self.info.num_channels), np.float32)
         num_read = 0
-        # Short steps: where the data end in rubble, a step fails as a whole and what came before it is the file.
         while num_read < num_samples and not self._ended:
             try:
-                step = self._file.read(out=samples[num_read : num_read + _STEP])
+                step = self._file.read(out=samples[num_read : num_read + self._step])
             except soundfile.SoundFileError:
                 self._ended = True
                 break
