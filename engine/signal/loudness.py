@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy  # its parts load when first used: scipy.signal takes a second, and the window does not need it
 
-from engine.signal.clip import AudioClip, FloatArray
+from engine.signal.clip import AudioClip, FloatArray, overlapping
 
 SILENCE_LUFS = -70.0  # the absolute gate of BS.1770: what never passes it is silent
 _BLOCK = 2**17
@@ -27,9 +27,9 @@ class LoudnessMeter:
         import pyloudnorm
 
         # The filters' design fails below about 4 kHz, where K-weighting has nothing to say anyway.
-        filters = pyloudnorm.Meter(max(sample_rate, 4000))._filters.values()
-        self._sections = [(np.asarray(f.b, np.float64), np.asarray(f.a, np.float64)) for f in filters]
-        self._states = [np.zeros((num_channels, 2)) for _ in self._sections]
+        first, second = pyloudnorm.Meter(max(sample_rate, 4000))._filters.values()
+        self._numerator, self._denominator = np.convolve(first.b, second.b), np.convolve(first.a, second.a)
+        self._state = np.zeros((num_channels, 4))
         self._weights = np.array([1.0, 1.0, 1.0, 1.41, 1.41] + [0.0] * max(num_channels - 5, 0))[:num_channels]
         self._hop = max(round(0.1 * sample_rate), 1)
         self._rest = np.zeros(0)
@@ -37,11 +37,11 @@ class LoudnessMeter:
 
     def push(self, samples: FloatArray) -> None:
         """Take the next [C, N] block."""
-        weighted = samples.astype(np.float64)
-        if not weighted.shape[1]:
+        if not samples.shape[1]:
             return
-        for i, (b, a) in enumerate(self._sections):
-            weighted, self._states[i] = scipy.signal.lfilter(b, a, weighted, axis=1, zi=self._states[i])
+        weighted, self._state = scipy.signal.lfilter(
+            self._numerator, self._denominator, samples.astype(np.float64), axis=1, zi=self._state
+        )
         power = np.concatenate([self._rest, self._weights @ np.square(weighted)])
         whole = len(power) // self._hop * self._hop
         self._hops.append(power[:whole].reshape(-1, self._hop).mean(axis=1))
@@ -84,7 +84,8 @@ class TruePeakMeter:
     def push(self, samples: FloatArray) -> None:
         """Take the next [C, N] block."""
         if samples.shape[1]:
-            self.peak = max(self.peak, float(self._oversampler.push(samples).max()))
+            at_least = max(self.peak, float(np.abs(samples).max()))
+            self.peak = max(at_least, float(self._oversampler.push(samples, at_least).max()))
 
     @property
     def dbtp(self) -> float:
@@ -145,8 +146,9 @@ class Limiter:
             samples_in = np.concatenate([self._delayed, samples], axis=1)
             self._delayed = samples_in[:, num:]
             return samples_in[:, :num].copy()
-        peaks = self._oversampler.push(samples)
-        over = np.maximum(20 * np.log10(np.maximum(peaks, 1e-9) / self._ceiling), 0.0)
+        peaks = self._oversampler.push(samples, self._ceiling).astype(np.float64)
+        over, high = np.zeros(num), np.flatnonzero(peaks > self._ceiling)
+        over[high] = 20 * np.log10(peaks[high] / self._ceiling)
         # Linear release in dB: the running maximum of over + slope * n, minus slope * n.
         ramp = self._release_db * np.arange(1, num + 1)
         held = np.maximum(np.maximum.accumulate(np.concatenate([[self._held], over + ramp]))[1:] - ramp, 0.0)
@@ -164,7 +166,8 @@ class Limiter:
         highest = scipy.ndimage.maximum_filter1d(wanted, size, origin=-(size // 2))[: self._look + num]
         sums = np.cumsum(np.concatenate([[0.0], highest]))
         reduction = (sums[self._look :] - sums[: num + 1])[1:] / self._look
-        return (out * 10 ** (-np.maximum(reduction, 0.0) / 20)).astype(np.float32)
+        gain = np.exp(np.maximum(reduction, 0.0) * (-np.log(10.0) / 20)).astype(np.float32)
+        return np.asarray(out * gain)
 
     def flush(self) -> FloatArray:
         """The last `latency_samples`, [C, latency_samples]."""
@@ -175,14 +178,18 @@ class _Oversampler:
     """Per sample, the highest magnitude over all channels at the sample and the three points after it."""
 
     _FACTOR, _TAPS = 4, 12
+    _CELL = 64
     LATENCY = _TAPS // 2
 
     def __init__(self, num_channels: int) -> None:
         kernel = scipy.signal.firwin(self._FACTOR * self._TAPS + 1, 1 / self._FACTOR, window=("kaiser", 5.0))
-        kernel = kernel * self._FACTOR / kernel.sum()
-        self._phases = [kernel[phase :: self._FACTOR] for phase in range(self._FACTOR)]
-        self._history = np.zeros((num_channels, self._TAPS), np.float64)
-        self._most_gain = max(float(np.abs(phase).sum()) for phase in self._phases)
+        phases = (kernel[:-1] * self._FACTOR / kernel.sum()).reshape(self._TAPS, self._FACTOR)[::-1, 1:]
+        between = np.zeros((self._CELL + self._TAPS - 1, self._FACTOR - 1, self._CELL), np.float32)
+        for sample in range(self._CELL):
+            between[sample : sample + self._TAPS, :, sample] = phases
+        self._between = between.reshape(len(between), -1)  # from a cell to the points after its samples, as one product
+        self._history = np.zeros((num_channels, self._TAPS), np.float32)
+        self._most_gain = float(np.abs(phases).sum(axis=0).max())
 
     def highest_possible(self, samples: FloatArray) -> float:
         """A bound for what `push` would give: no point between samples is higher than the filter's gain allows."""
@@ -192,17 +199,23 @@ class _Oversampler:
         """Take the next block without looking at it."""
         self._history = np.concatenate([self._history, samples[:, -self._TAPS :]], axis=1)[:, -self._TAPS :]
 
-    def push(self, samples: FloatArray) -> npt.NDArray[np.float64]:
-        """Peaks [N], late by LATENCY samples."""
+    def push(self, samples: FloatArray, above: float) -> FloatArray:
+        """Peaks [N], late by LATENCY samples; those that do not pass `above` may come out too low."""
         joined = np.concatenate([self._history, samples], axis=1)
-        self._history = joined[:, joined.shape[1] - self._TAPS :]
-        num = samples.shape[1]
-        peaks = np.abs(joined[:, self._TAPS - self.LATENCY : self._TAPS - self.LATENCY + num]).max(axis=0)
-        for phase in self._phases[1:]:
-            padded = joined[:, self._TAPS + 1 - len(phase) :]
-            for channel in padded:
-                peaks = np.maximum(peaks, np.abs(np.convolve(channel, phase, mode="valid"))[:num])
-        return np.asarray(peaks, np.float64)
+        num, cell = samples.shape[1], self._CELL
+        self._history = joined[:, num:]
+        num_cells = -(-num // cell)
+        padded = np.zeros((len(joined), (num_cells + 1) * cell), np.float32)
+        padded[:, : num + self._TAPS - 1] = joined[:, 1:]
+        sizes = np.abs(padded).max(axis=0)
+        highest = sizes.reshape(-1, cell).max(axis=1)
+        # Only where the samples around are high can a point between them be.
+        places = np.flatnonzero(self._most_gain * np.maximum(highest[:-1], highest[1:]) > above)
+        peaks = sizes[self._TAPS - self.LATENCY - 1 :][: num_cells * cell].reshape(num_cells, cell).copy()
+        for channel in padded:
+            between = overlapping(channel, len(self._between), cell)[places] @ self._between
+            peaks[places] = np.maximum(peaks[places], np.abs(between).reshape(-1, self._FACTOR - 1, cell).max(axis=1))
+        return peaks.reshape(-1)[:num]
 
 
 def _power(lufs: float) -> float:

@@ -72,9 +72,15 @@ class StereoPosition:
         return (block * self._at(start, block.shape[1])).astype(np.float32)
 
     def _at(self, start: int, num_samples: int) -> npt.NDArray[np.float64]:
-        times = (np.arange(start, start + num_samples) / self._frame_samples) - 0.5
-        frames = np.arange(self._gains.shape[1])
-        return np.stack([np.interp(times, frames, gain) for gain in self._gains])
+        """[2, num_samples] float32, linear between the middles of frames."""
+        size, offset = self._frame_samples, (self._frame_samples + 1) // 2
+        first = (start - offset) // size  # the frame whose middle lies before the first sample
+        count = (start + num_samples - 1 - offset) // size + 2 - first
+        frames = np.clip(np.arange(first, first + count), 0, self._gains.shape[1] - 1)
+        gains = self._gains[:, frames].astype(np.float32)
+        share = (np.arange(size, dtype=np.float32) + (offset - size / 2)) / np.float32(size)
+        between = gains[:, :-1, None] + np.diff(gains)[:, :, None] * share
+        return between.reshape(2, -1)[:, start - offset - first * size :][:, :num_samples]
 
 
 def to_stereo(block: FloatArray) -> FloatArray:

@@ -167,7 +167,8 @@ class AudioWriter:
         path: Destination; its folder must exist.
         sample_rate: Rate of the samples given to `write`, Hz.
         num_channels: C.
-        float_samples: wav only: 32-bit float, for stems in between, which may pass +-1.
+        float_samples: wav only: 32-bit float, for stems in between, which may pass +-1 and need not survive a power
+            cut.
         num_samples_hint: Expected length; a wav that would pass 4 GB is written as RF64, which has no such limit.
 
     Attributes:
@@ -198,7 +199,7 @@ class AudioWriter:
             None if self.file_rate == sample_rate else StreamingResampler(sample_rate, self.file_rate, num_channels)
         )
         large = kind == "wav" and num_samples_hint * num_channels * (4 if float_samples else 3) > _WAV_LIMIT_BYTES
-        self._part = _PartFile(self.path)
+        self._part = _PartFile(self.path, must_last=not float_samples)
         try:
             if kind == "m4a":
                 self._encoder: _Encoder = _AvEncoder(self._part, self.file_rate, num_channels)
@@ -292,8 +293,8 @@ def _nearest_rate(kind: str, sample_rate: int) -> int:
 class _PartFile:
     """The unfinished file: remembers the first failure, which codecs hide."""
 
-    def __init__(self, destination: Path) -> None:
-        self._destination = destination
+    def __init__(self, destination: Path, *, must_last: bool) -> None:
+        self._destination, self._must_last = destination, must_last
         self._path = destination.with_name(f".{uuid.uuid4().hex[:12]}.part")
         self._error: OSError | None = None
         _register(self._path)
@@ -342,7 +343,8 @@ class _PartFile:
 
     def publish(self) -> None:
         try:
-            os.fsync(self._file.fileno())
+            if self._must_last:
+                os.fsync(self._file.fileno())
             self._file.close()
             publish(self._path, self._destination)
         except OSError as error:
