@@ -5,6 +5,7 @@ import dataclasses
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -245,6 +246,7 @@ class _Render:
         self._torch_device = "cpu"
         self._with_accompaniment = options.separation != "none"
         self._stems = Stems.in_folder(work, with_accompaniment=self._with_accompaniment)
+        self._converted_lufs = -np.inf
 
     def run(self) -> RenderResult:
         ctx = self._ctx
@@ -258,8 +260,8 @@ class _Render:
         ctx.show(FoundPitch(source_f0, wanted_f0, transpose))
         if vocals_lufs > -np.inf:
             self._convert(source_f0, wanted_f0, ctx)
-        gain_db = self._place_converted(position, vocals_lufs, ctx.part(0.87, 0.9))
-        mix_peaks, loudness = self._mix(ctx.part(0.9, 0.95))
+        gain_db = self._gain_db(vocals_lufs)
+        mix_peaks, loudness = self._mix(position, gain_db, ctx.part(0.87, 0.95))
         converted_f0, figures = self._listen(wanted_f0, ctx.part(0.95, 1.0))
         ctx.checkpoint("Done", 1.0)  # the last chance to stop: from here on there are files
         stems = self._publish()
@@ -287,7 +289,7 @@ class _Render:
         return self._stems.vocals if not self._with_accompaniment else self._work / "mixture.wav"
 
     def _decode(self, ctx: JobContext) -> tuple[PeakPyramid, float]:
-        with AudioReader(self._source) as reader:
+        with AudioReader(self._source) as reader, _read_ahead(reader.blocks(_BLOCK)) as blocks:
             info = reader.info
             self._rate, self._num_channels = info.sample_rate, info.num_channels
             peaks = PeakBuilder(info.sample_rate)
@@ -295,7 +297,7 @@ class _Render:
             with AudioWriter(
                 self._mixture, self._rate, 2, float_samples=True, num_samples_hint=info.num_samples
             ) as writer:
-                for block in reader.blocks(_BLOCK):
+                for block in blocks:
                     stereo = to_stereo(block)
                     peaks.push(stereo)
                     peak = max(peak, float(np.abs(stereo).max()))
@@ -416,6 +418,7 @@ class _Render:
         settings = {} if self._options.consonants is None else {"consonants": self._options.consonants}
         rate = converter.sample_rate
         to_model, to_song = StreamingResampler(self._rate, rate, 1), StreamingResampler(rate, self._rate, 1)
+        meter = LoudnessMeter(self._rate, 1)
         num_read = written = 0
 
         def checkpoint(stage: str) -> None:
@@ -438,6 +441,7 @@ class _Render:
                 samples = samples[:, : self._num_samples - written]
                 written += samples.shape[1]
                 writer.write(samples)
+                meter.push(samples * np.float32(np.sqrt(2.0)))  # the power that it has once it is placed
 
             for block in converter.convert_blocks(
                 heard(),
@@ -451,6 +455,7 @@ class _Render:
                 checkpoint("Converting the voice")
             put(to_song.flush())
             put(np.zeros((1, self._num_samples - written), np.float32))
+        self._converted_lufs = meter.integrated()
 
     @property
     def _dry(self) -> Path:
@@ -458,33 +463,19 @@ class _Render:
 
     # --- Converted voice to mix ---
 
-    def _place_converted(self, position: StereoPosition, vocals_lufs: float, ctx: JobContext) -> float:
-        """Give the converted voice the original's place and loudness; returns the gain, dB."""
-        stage = "Mixing"
-        if not self._dry.exists():
-            with self._writer(self._stems.converted) as writer:
-                for block, _ in self._blocks(self._stems.vocals, ctx, stage):
-                    writer.write(np.zeros_like(block))
-            return 0.0
-        meter = LoudnessMeter(self._rate, 2)
-        for block, start in self._blocks(self._dry, ctx.part(0.0, 0.5), stage):
-            meter.push(position.place(block, start))
-        converted_lufs = meter.integrated()
+    def _gain_db(self, vocals_lufs: float) -> float:
+        """What makes the converted voice as loud as the original, and as much more as is asked for."""
         gain_db = 0.0
-        if np.isfinite(converted_lufs) and np.isfinite(vocals_lufs):
-            gain_db = float(np.clip(vocals_lufs - converted_lufs, -_MAX_GAIN_DB, _MAX_GAIN_DB))
-        gain_db += self._options.vocals_gain_db
-        factor = np.float32(10 ** (gain_db / 20))
-        with self._writer(self._stems.converted) as writer:
-            for block, start in self._blocks(self._dry, ctx.part(0.5, 1.0), stage):
-                writer.write(position.place(block * factor, start))
-        return gain_db
+        if np.isfinite(self._converted_lufs) and np.isfinite(vocals_lufs):
+            gain_db = float(np.clip(vocals_lufs - self._converted_lufs, -_MAX_GAIN_DB, _MAX_GAIN_DB))
+        return gain_db + self._options.vocals_gain_db
 
     @property
     def _mixed(self) -> Path:
         return self._work / f"mix{self._destination.suffix}"
 
-    def _mix(self, ctx: JobContext) -> tuple[PeakPyramid, dict[str, Any]]:
+    def _mix(self, position: StereoPosition, gain_db: float, ctx: JobContext) -> tuple[PeakPyramid, dict[str, Any]]:
+        """Put the converted voice where the original was, and mix it with everything else."""
         channels = min(self._num_channels, 2)
         limiter = Limiter(self._rate, CEILING_DBTP, 2)
         meter, true_peak, peaks = LoudnessMeter(self._rate, channels), TruePeakMeter(channels), PeakBuilder(self._rate)
@@ -504,12 +495,14 @@ class _Render:
 
         with (
             contextlib.ExitStack() as open_files,
+            self._writer(self._stems.converted) as stem,
             AudioWriter(self._mixed, self._rate, channels, num_samples_hint=self._num_samples) as writer,
         ):
             accompaniment = (
                 open_files.enter_context(AudioReader(self._stems.accompaniment)) if self._stems.accompaniment else None
             )
-            for block, _ in self._blocks(self._stems.converted, ctx, "Mixing"):
+            for block in self._placed(position, gain_db, ctx):
+                stem.write(block)
                 if accompaniment is not None:
                     block = block + accompaniment.read(block.shape[1])
                 put(limiter.push(block))
@@ -518,6 +511,15 @@ class _Render:
             "mix_peak_dbtp": _finite(true_peak.dbtp),
             "mix_loudness_lufs": _finite(meter.integrated()),
         }
+
+    def _placed(self, position: StereoPosition, gain_db: float, ctx: JobContext) -> Iterator[FloatArray]:
+        if not self._dry.exists():
+            for block, _ in self._blocks(self._stems.vocals, ctx, "Mixing"):
+                yield np.zeros_like(block)
+            return
+        factor = np.float32(10 ** (gain_db / 20))
+        for block, start in self._blocks(self._dry, ctx, "Mixing"):
+            yield position.place(block * factor, start)
 
     # --- The result ---
 
@@ -612,12 +614,26 @@ class _Render:
         return AudioWriter(path, self._rate, 2, float_samples=True, num_samples_hint=self._num_samples)
 
     def _blocks(self, path: Path, ctx: JobContext, stage: str) -> Iterator[tuple[FloatArray, int]]:
-        with AudioReader(path) as reader:
+        with AudioReader(path) as reader, _read_ahead(reader.blocks(_BLOCK)) as blocks:
             done = 0
-            for block in reader.blocks(_BLOCK):
+            for block in blocks:
                 yield block, done
                 done += block.shape[1]
                 ctx.checkpoint(stage, done / self._num_samples)
+
+
+@contextlib.contextmanager
+def _read_ahead(blocks: Iterator[FloatArray]) -> Iterator[Iterator[FloatArray]]:
+    """The same blocks, each read by a thread while the one before is worked on."""
+    with ThreadPoolExecutor(1) as pool:
+
+        def coming() -> Iterator[FloatArray]:
+            following = pool.submit(next, blocks, None)
+            while (block := following.result()) is not None:
+                following = pool.submit(next, blocks, None)
+                yield block
+
+        yield coming()
 
 
 def _refuse_overwriting(source: Path, destination: Path, stems_folder: Path | None) -> None:

@@ -72,6 +72,11 @@ def envelopes(samples: FloatArray, f0_hz: FloatArray) -> FloatArray:
     return np.log(_smooth(_power(samples), f0_hz) @ _BAND_MATRIX + _FLOOR).astype(np.float32)
 
 
+def raw_levels(samples: FloatArray) -> FloatArray:
+    """The second half of `band_levels`."""
+    return np.asarray(np.log(_power(samples) @ _BAND_MATRIX + _FLOOR), np.float32)
+
+
 def tensor_band_levels(samples: torch.Tensor, f0_hz: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """`band_levels` for tensors, all frames at once, on the samples' device."""
     window, bands = (torch.from_numpy(table).to(samples.device) for table in (_WINDOW, _BAND_MATRIX))

@@ -15,8 +15,8 @@ from engine.conversion.bands import (
     HOP_LENGTH,
     NUM_SPEECH_BANDS,
     SAMPLE_RATE,
-    band_levels,
     loudness,
+    raw_levels,
 )
 from engine.conversion.content import ContentEncoder, load_content_encoder
 from engine.conversion.decoder import CONDITION_SIZE
@@ -358,8 +358,7 @@ def speaker_embedding(clip: AudioClip) -> FloatArray:
     num_frames = 1 + len(samples) // HOP_LENGTH
     padded = np.zeros((num_frames + 2) * HOP_LENGTH + 1024, np.float32)
     padded[512:][: len(samples)] = samples
-    nothing = np.full(1 + (len(padded) - 1024) // HOP_LENGTH, np.nan, np.float32)
-    _, raw = band_levels(padded, nothing)
+    raw = raw_levels(padded)
     level = loudness(raw)
     active = level > np.percentile(level, 95) - ACTIVE_DB / _NEPER
     return embed_levels(load_speaker(), torch.from_numpy(raw[active, :NUM_SPEECH_BANDS])).numpy()

@@ -69,9 +69,9 @@ class StereoPosition:
 
     def place(self, block: FloatArray, start: int) -> FloatArray:
         """Put a mono voice [1, N] where the measured one was at that time; returns [2, N] float32."""
-        return (block * self._at(start, block.shape[1])).astype(np.float32)
+        return block * self._at(start, block.shape[1])
 
-    def _at(self, start: int, num_samples: int) -> npt.NDArray[np.float64]:
+    def _at(self, start: int, num_samples: int) -> FloatArray:
         """[2, num_samples] float32, linear between the middles of frames."""
         size, offset = self._frame_samples, (self._frame_samples + 1) // 2
         first = (start - offset) // size  # the frame whose middle lies before the first sample
