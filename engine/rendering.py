@@ -4,8 +4,8 @@ import contextlib
 import dataclasses
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 CEILING_DBTP = -1.0
 _BLOCK = 2**16
+_HANDS = 5
 _SILENT = 1e-5  # a peak below -100 dBFS
 _TOO_LOUD = 2.0  # floats that pass full scale by more than 6 dB are turned down before anything listens to them
 _MAX_GAIN_DB = 12.0
@@ -221,8 +222,8 @@ def render_song(
     _refuse_overwriting(source, destination, stems_folder)
     from engine.models import lease
 
-    with lease(), working_folder(destination.parent) as work:
-        return _Render(source, destination, voice, options, ctx, work, stems_folder).run()
+    with lease(), working_folder(destination.parent) as work, ThreadPoolExecutor(_HANDS) as hands:
+        return _Render(source, destination, voice, options, ctx, work, stems_folder, hands).run()
 
 
 class _Render:
@@ -237,7 +238,9 @@ class _Render:
         ctx: JobContext,
         work: Path,
         stems_folder: Path | None,
+        hands: ThreadPoolExecutor,
     ) -> None:
+        self._hands = hands
         self._source, self._destination, self._voice, self._options = source, destination, voice, options
         self._ctx, self._work, self._stems_folder = ctx, work, stems_folder
         self._preset = PRESETS[options.preset]
@@ -299,9 +302,8 @@ class _Render:
             ) as writer:
                 for block in blocks:
                     stereo = to_stereo(block)
-                    peaks.push(stereo)
+                    self._at_once((writer.write, stereo), (peaks.push, stereo))
                     peak = max(peak, float(np.abs(stereo).max()))
-                    writer.write(stereo)
                     ctx.checkpoint("Reading the song", peaks.num_samples / max(info.num_samples, 1))
             repaired = reader.num_repaired
         if not peaks.num_samples:
@@ -334,8 +336,7 @@ class _Render:
 
         def listened() -> Iterator[FloatArray]:
             for block, _ in self._blocks(self._stems.vocals, ctx.part(0.0, 0.5), "Reading the vocals"):
-                meter.push(block)
-                peaks.push(block)
+                self._at_once((meter.push, block), (peaks.push, block))
                 yield block
 
         position = StereoPosition.from_blocks(listened(), self._rate)
@@ -481,17 +482,20 @@ class _Render:
         meter, true_peak, peaks = LoudnessMeter(self._rate, channels), TruePeakMeter(channels), PeakBuilder(self._rate)
         late, left = limiter.latency_samples, self._num_samples
 
-        def put(block: FloatArray) -> None:
+        def put(placed: FloatArray, block: FloatArray) -> None:
             nonlocal late, left
             dropped = min(late, block.shape[1])
             block = block[:, dropped:][:, :left]
             late, left = late - dropped, left - block.shape[1]
             if channels == 1:
                 block = block.mean(axis=0, keepdims=True, dtype=np.float32)
-            meter.push(block)
-            true_peak.push(block)
-            peaks.push(block)
-            writer.write(block)
+            self._at_once(
+                (stem.write, placed),
+                (writer.write, block),
+                (meter.push, block),
+                (true_peak.push, block),
+                (peaks.push, block),
+            )
 
         with (
             contextlib.ExitStack() as open_files,
@@ -501,12 +505,10 @@ class _Render:
             accompaniment = (
                 open_files.enter_context(AudioReader(self._stems.accompaniment)) if self._stems.accompaniment else None
             )
-            for block in self._placed(position, gain_db, ctx):
-                stem.write(block)
-                if accompaniment is not None:
-                    block = block + accompaniment.read(block.shape[1])
-                put(limiter.push(block))
-            put(limiter.flush())
+            for placed in self._placed(position, gain_db, ctx):
+                mixed = placed if accompaniment is None else placed + accompaniment.read(placed.shape[1])
+                put(placed, limiter.push(mixed))
+            put(np.zeros((2, 0), np.float32), limiter.flush())
         return peaks.finish(), {
             "mix_peak_dbtp": _finite(true_peak.dbtp),
             "mix_loudness_lufs": _finite(meter.integrated()),
@@ -609,6 +611,13 @@ class _Render:
         }
 
     # --- Files ---
+
+    def _at_once(self, *work: tuple[Callable[[FloatArray], object], FloatArray]) -> None:
+        """Give blocks to those who take them, each in a thread of its own."""
+        given = [self._hands.submit(take, block) for take, block in work]
+        wait(given)
+        for each in given:
+            each.result()
 
     def _writer(self, path: Path) -> AudioWriter:
         return AudioWriter(path, self._rate, 2, float_samples=True, num_samples_hint=self._num_samples)
