@@ -3,9 +3,10 @@ import dataclasses
 import numpy as np
 import pytest
 import scipy.signal
+import torch
 
 from engine.conversion import Voice, blend_voices, embed_voice, load_converter, similarity, voice_model_id
-from engine.conversion.bands import NUM_BANDS, band_levels
+from engine.conversion.bands import NUM_BANDS, band_levels, envelopes
 from engine.conversion.decoder import CONDITION_SIZE
 from engine.conversion.streaming import GivenPitch
 from engine.errors import EnrollmentError, ModelError
@@ -63,6 +64,34 @@ def test_streaming_equals_offline(converter, voice, block):
     streamed = np.concatenate([*pieces, stream.flush()])[stream.latency_samples :][: len(whole)]
     assert np.abs(whole).max() > 0.01
     np.testing.assert_allclose(streamed, whole, atol=2e-5)
+
+
+def test_long_stretches_equal_the_stream(converter, voice, monkeypatch):
+    clip = voiced_sound(4.5, 200.0)
+    source = F0Contour(
+        (200 + 40 * np.sin(np.arange(451) / 20)).astype(np.float32) * np.where(np.arange(451) % 90 < 12, np.nan, 1),
+        np.ones(451, np.float32),
+    )
+    wanted = source.transposed(-4.0)
+    monkeypatch.setattr("engine.conversion.converter._SEGMENT_SECONDS", 2)
+    whole = converter.convert(clip, voice, wanted, source_f0=source, formant_semitones=1.0, consonants=0.5).samples[0]
+    primed = converter.source_statistics(clip, source)
+    stream = converter.stream(
+        voice, pitch=lambda: GivenPitch(source, wanted), primed=primed, formant_semitones=1.0, consonants=0.5
+    )
+    streamed = np.concatenate([stream.push(clip.samples[0]), stream.flush()])[stream.latency_samples :]
+    np.testing.assert_allclose(streamed[: len(whole)], whole, atol=2e-5)
+
+
+def test_recordings_of_many_stretches_are_whole(converter, voice, monkeypatch):
+    clip, f0 = voiced_sound(3.0, 200.0), contour(3.0, 200.0)
+    whole = converter.convert(clip, voice, f0, source_f0=f0).samples[0]
+    monkeypatch.setattr("engine.conversion.converter._STRETCH_FRAMES", 100)
+    blocks = np.split(clip.samples[0], [30000, 30001, 90000])
+    pieces = np.concatenate(list(converter.convert_blocks(blocks, voice, f0, source_f0=f0)))
+    assert len(pieces) == len(whole)
+    assert np.abs(np.diff(pieces)).max() < 1.5 * np.abs(np.diff(whole)).max()
+    assert np.corrcoef(pieces, whole)[0, 1] > 0.9
 
 
 def test_latency_is_what_the_stream_says(converter, voice):
@@ -223,6 +252,25 @@ def test_too_short_a_recording_makes_no_voice():
         embed_voice([AudioClip(np.zeros((1, 48000), np.float32), 48000)], name="Nobody")
     with pytest.raises(EnrollmentError):
         embed_voice([], name="Nobody")
+
+
+def test_pulses_of_all_hops_are_those_of_each():
+    from engine.conversion.synthesis import Excitation, HopPhases, pulses_of_hops
+
+    f0_hz = np.concatenate([np.full(40, 200.0), np.full(7, np.nan), 300 + 200 * np.sin(np.arange(60) / 9), [np.nan]])
+    f0_hz = f0_hz.astype(np.float32)
+    wanted, _ = Excitation().push(f0_hz)
+    phases = HopPhases()
+    hops = np.concatenate([phases.push(f0_hz[:33]), phases.push(f0_hz[33:])], axis=1)
+    pulses = pulses_of_hops(*torch.from_numpy(hops)[:, None])[0, : f0_hz.size * 480].numpy()
+    np.testing.assert_allclose(pulses.reshape(wanted.shape), wanted, atol=1e-6)
+
+
+def test_envelopes_of_many_frames_are_those_of_few():
+    rng = np.random.default_rng(0)
+    samples = rng.standard_normal(60 * 480 + 1024).astype(np.float32)
+    f0_hz = np.where(rng.random(61) < 0.3, np.nan, rng.uniform(50, 2000, 61)).astype(np.float32)
+    np.testing.assert_allclose(band_levels(samples, f0_hz)[0], envelopes(samples, f0_hz), atol=1e-5)
 
 
 def test_envelope_of_pulses_does_not_depend_on_their_pitch():

@@ -69,6 +69,15 @@ def test_tracking_can_be_stopped():
         estimate_f0(tone(), ctx=ctx)
 
 
+def test_cutting_a_recording_up_changes_nothing(monkeypatch):
+    clip = sweep(150.0, 400.0, seconds=7.0)
+    whole = estimate_f0(clip)
+    monkeypatch.setattr("engine.pitch._SWIFT_SEGMENT_S", 0.8)
+    pieces = estimate_f0(clip)
+    np.testing.assert_allclose(pieces.f0_hz, whole.f0_hz, rtol=1e-5)
+    np.testing.assert_allclose(pieces.periodicity, whole.periodicity, atol=1e-5)
+
+
 def test_short_octave_jumps_are_taken_back_and_long_ones_stay():
     pitch = np.full(200, 220.0)
     pitch[50:56] = 440  # 60 ms
