@@ -26,7 +26,7 @@ _HOP = 160
 _VOICED = 0.2  # periodicity from which a frame counts as voiced, ends of words included
 _SURE = 0.5  # and from which it tells of the voice's pitch
 _SEGMENT_S, _SWIFT_SEGMENT_S = 20.0, 5.0
-_MOST_THREADS = 8
+_MOST_THREADS = 12
 _FULL_FRAMES_PER_S = 3.0  # the full CREPE costs some 50 ms a frame on a CPU
 _STAGE = "Tracking the pitch"
 

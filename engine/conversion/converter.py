@@ -207,9 +207,10 @@ class Converter:
             primed: Statistics of the source's prints when it was heard before, see `source_statistics`: they stay
                 then, and are learnt on the way otherwise.
         """
-        return self._open(
+        return ConversionStream(
+            self._parts,
             voice,
-            pitch or TrackedPitch,
+            pitch=pitch or TrackedPitch,
             primed=primed,
             transpose_semitones=transpose_semitones,
             formant_semitones=formant_semitones,
@@ -235,14 +236,6 @@ class Converter:
         f0_hz = np.concatenate([part.f0_hz for part in parts])[:count]
         active = _active(envelope, ACTIVE_DB)
         return AnalysedClip(envelope, raw, posteriors, f0_hz, active, _bandwidth(envelope[active], clip.sample_rate))
-
-    def _open(self, voice: Voice, pitch: "PitchFactory", **options: object) -> ConversionStream:
-        return ConversionStream(
-            self._parts,
-            voice,
-            pitch=pitch,
-            **options,  # type: ignore[arg-type]
-        )
 
     def _analysed(self, blocks: Iterable[FloatArray], f0: F0Contour) -> Iterator[Frames]:
         return analysed(blocks, FrameF0(f0), self.content, self.torch_device)
