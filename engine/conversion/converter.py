@@ -140,7 +140,7 @@ class Converter:
         for block in converted:
             made.append(block)
             num_made += len(block)
-            ctx.checkpoint("Converting the voice", 0.3 + 0.7 * num_made / len(samples))
+            ctx.checkpoint("Converting the voice", 0.3 + 0.7 * num_made / max(len(samples), 1))
         return AudioClip(np.concatenate(made)[None], SAMPLE_RATE)
 
     def convert_blocks(
