@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 Kind = Literal["studio", "live"]
 
 _SEGMENT_SECONDS = 5
-_STRETCH_FRAMES = 30000
+_STRETCH_FRAMES = 30000  # five minutes
 _MIN_ACTIVE_FRAMES = 100
 _HELD_DB = 75.0  # a band so far below the loudest was never recorded
 _NEPER = 10.0 / np.log(10.0)

@@ -79,7 +79,8 @@ def analysed(blocks: Iterable[FloatArray], f0: FrameF0, content: ContentEncoder,
     """Analyse a recording, all frames of a block at once.
 
     Args:
-        blocks: [N] at 48 kHz one after another; of some seconds, since each is a step on the device.
+        blocks: [N] at 48 kHz one after another; of some seconds, since each is a step on the device. Values that are
+            not finite count as silence.
         f0: Of the source.
         content: The content encoder, on that device.
         torch_device: Where to.
@@ -98,7 +99,8 @@ def analysed(blocks: Iterable[FloatArray], f0: FrameF0, content: ContentEncoder,
         if block is None:  # the end
             block = np.zeros(-num_samples % HOP_LENGTH + behind * HOP_LENGTH + before, np.float32)
         num_samples += len(block)
-        audio = torch.cat([audio, torch.from_numpy(np.ascontiguousarray(block, np.float32)).to(torch_device)])
+        finite = np.nan_to_num(np.asarray(block, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+        audio = torch.cat([audio, torch.from_numpy(finite).to(torch_device)])
         count = (len(audio) - 2 * before) // HOP_LENGTH + 1
         if count <= 0:
             continue

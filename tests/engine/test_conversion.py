@@ -137,6 +137,9 @@ def test_nothing_that_is_not_finite_comes_out(converter, voice):
     broken = np.full(4800, np.nan, np.float32)
     assert np.isfinite(stream.push(broken)).all()
     assert np.isfinite(stream.push(voiced_sound(0.2, 150.0).samples[0] * 30)).all()
+    clip = AudioClip(np.concatenate([voiced_sound(0.2, 150.0).samples, broken[None]], axis=1), RATE)
+    f0 = contour(0.3, 150.0)
+    assert np.isfinite(converter.convert(clip, voice, f0, source_f0=f0).samples).all()
 
 
 def test_changes_of_voice_and_pitch_do_not_click(converter, voice, other_voice):
