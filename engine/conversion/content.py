@@ -6,6 +6,7 @@ STRIDE-th frame only, inference all of them with dilated filters and the same we
 """
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from engine.signal.clip import FloatArray
 
 STRIDE = 3
 MODEL_NAME = "content"
+_Values = TypeVar("_Values", Tensor, FloatArray)
 
 
 @dataclass(frozen=True)
@@ -148,36 +150,37 @@ class ContentFrameStream:
         shape = self._encoder.shape
         sizes = [(2 * STRIDE * dilation, shape.channels) for dilation in shape.dilations]
         self._past = {f"past{number}": np.zeros(size, np.float32) for number, size in enumerate(sizes)}
-        self._frames = self._encoder.last.weight.new_full((shape.past_frames, NUM_MELS), _SILENCE)
+        self._frames = np.full((shape.past_frames, NUM_MELS), _SILENCE, np.float32)
 
     @torch.inference_mode()
     def push(self, log_mel: Tensor) -> Tensor:
-        """Take frames [1, NUM_MELS, T] (T may be 0), give log-posteriors [1, len(PHONES), T'] known now."""
-        return self._push(_scaled(log_mel[0].T))
+        """Take frames [1, NUM_MELS, T] (T may be 0), give the log-posteriors known now, on the CPU."""
+        return self._push(_scaled(log_mel[0].T.cpu().numpy()))
 
     @torch.inference_mode()
     def flush(self) -> Tensor:
         """The log-posteriors still owed, silence assumed to follow."""
         if len(self._frames) <= self._encoder.shape.past_frames:
-            return self._frames.new_zeros(1, len(PHONES), 0)
-        return self._push(self._frames.new_full((self._encoder.lookahead_frames, NUM_MELS), _SILENCE))
+            return torch.zeros(1, len(PHONES), 0)
+        return self._push(np.full((self._encoder.lookahead_frames, NUM_MELS), _SILENCE, np.float32))
 
-    def _push(self, scaled: Tensor) -> Tensor:
-        frames = torch.cat([self._frames, scaled.to(self._frames.device)])
+    def _push(self, scaled: FloatArray) -> Tensor:
+        frames = np.concatenate([self._frames, scaled])
         count = len(frames) - self._encoder.first.kernel_size[0] + 1
         if count <= 0:
             self._frames = frames
-            return frames.new_zeros(1, len(PHONES), 0)
+            return torch.zeros(1, len(PHONES), 0)
         self._frames = frames[count:]
         if count <= FEW_FRAMES and self._on_cpu:
-            posteriors, *past = self._encoder.graph.run({"frames": frames.numpy(), **self._past})
+            posteriors, *past = self._encoder.graph.run({"frames": frames, **self._past})
             self._past = dict(zip(self._past, past, strict=True))
             return torch.from_numpy(posteriors).T[None]
-        before = [torch.from_numpy(rows).to(frames.device).T[None] for rows in self._past.values()]
-        found, after = self._encoder._run(frames.T[None], before, STRIDE)
+        torch_device = self._encoder.last.weight.device
+        present, *before = (torch.from_numpy(rows).to(torch_device).T[None] for rows in (frames, *self._past.values()))
+        found, after = self._encoder._run(present, before, STRIDE)
         tables = [seen[0].T.contiguous().cpu().numpy() for seen in after]
         self._past = dict(zip(self._past, tables, strict=True))
-        return found
+        return found.cpu()
 
 
 class ContentStream:
@@ -282,7 +285,7 @@ def _normalised(graph: Graph, norm: nn.BatchNorm1d, value: str, bias: Tensor) ->
     return graph.add("Relu", graph.add("Add", scaled, graph.constant(shift.numpy())))
 
 
-def _scaled(log_mel: Tensor) -> Tensor:
+def _scaled(log_mel: _Values) -> _Values:
     """Log-mel power, about -20 to 0, to about -2 to 2."""
     return log_mel * 0.2 + 2.2
 

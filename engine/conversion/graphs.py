@@ -23,7 +23,7 @@ FEW_FRAMES = 100  # up to which a graph in one thread is no slower than torch's 
 TO_THE_END = np.iinfo(np.int64).max
 
 _IR_VERSION, _OPERATOR_SET = 8, 18
-_OWN_OPERATORS = "com.microsoft"  # of ONNX Runtime, beside the standard's
+OWN_OPERATORS = "com.microsoft"  # of ONNX Runtime, beside the standard's
 _KINDS = {np.dtype(np.float32): 1, np.dtype(np.uint8): 2, np.dtype(np.int64): 7}
 _LEVELS, _ZERO = 127, 128  # a signed number in a byte: levels to each side of the one that stands for 0
 _FINE = 1 / 254  # a level's rounding error is at most half of it
@@ -89,7 +89,7 @@ class Graph:
         fine = self.add("QuantizeLinear", error, self.constant(np.float32(_FINE / _LEVELS)), zero)
         both = self.add("Concat", coarse, fine, axis=0)
         of_both = self.add(
-            "MatMulIntegerToFloat", both, table, level, self.constant(scales), zero, zero, domain=_OWN_OPERATORS
+            "MatMulIntegerToFloat", both, table, level, self.constant(scales), zero, zero, domain=OWN_OPERATORS
         )
         of_coarse, of_fine = self.halves(of_both)
         found = self.add("Add", of_coarse, self.add("Mul", of_fine, self.constant([_FINE])))
@@ -115,7 +115,7 @@ class Graph:
         graph += b"".join(_bytes(11, value) for value in self._inputs)
         graph += b"".join(_bytes(12, value) for value in self._outputs)
         operators = _bytes(8, _text(1, "") + _integer(2, _OPERATOR_SET))
-        operators += _bytes(8, _text(1, _OWN_OPERATORS) + _integer(2, 1))
+        operators += _bytes(8, _text(1, OWN_OPERATORS) + _integer(2, 1))
         return CompiledGraph(_integer(1, _IR_VERSION) + _bytes(7, graph) + operators)
 
     def _name(self) -> str:

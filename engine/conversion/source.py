@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -177,7 +178,15 @@ def smooth_deviation(deviation: FloatArray, semitones: float = 0.0) -> FloatArra
     smooth = np.clip(deviation @ SMOOTHING, -DEVIATION_LIMIT, DEVIATION_LIMIT).astype(np.float32)
     if semitones == 0.0:
         return smooth
-    padded = np.pad(smooth, ((0, 0), (0, NUM_BANDS - NUM_SPEECH_BANDS)), mode="edge")
+    return smooth @ _movement(semitones)
+
+
+@lru_cache(maxsize=4)
+def _movement(semitones: float) -> FloatArray:
+    """[44, 44]: moves speech bands up or down, the highest going on above."""
+    padded = np.pad(
+        np.eye(NUM_SPEECH_BANDS, dtype=np.float32), ((0, 0), (0, NUM_BANDS - NUM_SPEECH_BANDS)), mode="edge"
+    )
     return shifted(padded, semitones)[:, :NUM_SPEECH_BANDS]
 
 
