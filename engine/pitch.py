@@ -522,9 +522,9 @@ class StreamingF0:
         power = np.zeros((len(windows), windows.shape[1] + 1))
         np.cumsum(np.square(windows), axis=1, out=power[:, 1:])
         energy = power[:, self._width : self._width + self._longest] - power[:, : self._longest]
-        spectrum = scipy.fft.rfft(windows, self._fft_size, axis=1)
-        head = scipy.fft.rfft(windows[:, : self._width], self._fft_size, axis=1)
-        products = scipy.fft.irfft(spectrum * head.conj(), self._fft_size, axis=1)[:, : self._longest]
+        spectrum = np.fft.rfft(windows, self._fft_size)
+        head = np.fft.rfft(windows[:, : self._width], self._fft_size)
+        products = np.fft.irfft(spectrum * head.conj(), self._fft_size)[:, : self._longest]
         floors = []
         for highest in energy.max(axis=1).tolist():
             self._peak = max(highest, 0.998 * self._peak)

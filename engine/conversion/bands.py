@@ -9,7 +9,6 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-import scipy.fft
 import torch
 
 from engine.signal.clip import FloatArray, overlapping
@@ -49,6 +48,7 @@ def band_matrix() -> FloatArray:
 _BAND_MATRIX = band_matrix()
 _WINDOW = np.hanning(WINDOW_LENGTH + 1)[:-1].astype(np.float32)
 _WINDOW_POWER = float(np.sum(np.square(_WINDOW)))
+_MEAN = np.full(NUM_SPEECH_BANDS, 1 / NUM_SPEECH_BANDS, np.float32)
 _FLOOR = 10.0 ** (FLOOR_DB / 10) / WINDOW_LENGTH
 
 
@@ -110,8 +110,8 @@ def exact_device(torch_device: torch.device | str) -> torch.device:
 
 
 def _power(samples: FloatArray) -> FloatArray:
-    spectrum = scipy.fft.rfft(overlapping(samples, WINDOW_LENGTH, HOP_LENGTH) * _WINDOW, axis=1)
-    return (np.square(spectrum.real) + np.square(spectrum.imag)) / np.float32(_WINDOW_POWER)
+    spectrum = np.fft.rfft(overlapping(samples, WINDOW_LENGTH, HOP_LENGTH) * _WINDOW)
+    return np.asarray((np.square(spectrum.real) + np.square(spectrum.imag)) / np.float32(_WINDOW_POWER), np.float32)
 
 
 def _smooth(power: FloatArray, f0_hz: FloatArray) -> FloatArray:
@@ -149,10 +149,8 @@ def loudness(levels: FloatArray) -> FloatArray:
     Returns:
         [...] natural logarithm of power.
     """
-    speech = levels[..., :NUM_SPEECH_BANDS]
-    top = speech.max(axis=-1, keepdims=True)
-    mean = np.mean(np.exp(_LOUDNESS_EXPONENT * (speech - top)), axis=-1)
-    return (np.log(mean) / _LOUDNESS_EXPONENT + top[..., 0]).astype(np.float32)
+    mean = np.exp(_LOUDNESS_EXPONENT * levels[..., :NUM_SPEECH_BANDS]) @ _MEAN
+    return (np.log(mean) / _LOUDNESS_EXPONENT).astype(np.float32)
 
 
 def interpolation_matrix(num_bins: int) -> FloatArray:

@@ -6,19 +6,22 @@ STRIDE-th frame only, inference all of them with dilated filters and the same we
 """
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from engine.conversion.features import HOP_LENGTH, NUM_MELS, SILENCE_LOG_MEL, LogMel, LogMelStream
-from engine.conversion.graphs import FEW_FRAMES, TO_THE_END, CompiledGraph, Graph, Graphed
+from engine.conversion.graphs import FEW_FRAMES, TO_THE_END, CompiledGraph, Graph, Graphed, in_bytes
 from engine.errors import ModelError
 from engine.models import fill_module, load_tensors
 from engine.phones import PHONES
+from engine.signal.clip import FloatArray
 
 STRIDE = 3
 MODEL_NAME = "content"
+_Values = TypeVar("_Values", Tensor, FloatArray)
 
 
 @dataclass(frozen=True)
@@ -147,36 +150,37 @@ class ContentFrameStream:
         shape = self._encoder.shape
         sizes = [(2 * STRIDE * dilation, shape.channels) for dilation in shape.dilations]
         self._past = {f"past{number}": np.zeros(size, np.float32) for number, size in enumerate(sizes)}
-        self._frames = self._encoder.last.weight.new_full((shape.past_frames, NUM_MELS), _SILENCE)
+        self._frames = np.full((shape.past_frames, NUM_MELS), _SILENCE, np.float32)
 
     @torch.inference_mode()
     def push(self, log_mel: Tensor) -> Tensor:
-        """Take frames [1, NUM_MELS, T] (T may be 0), give log-posteriors [1, len(PHONES), T'] known now."""
-        return self._push(_scaled(log_mel[0].T))
+        """Take frames [1, NUM_MELS, T] (T may be 0), give the log-posteriors known now, on the CPU."""
+        return self._push(_scaled(log_mel[0].T.cpu().numpy()))
 
     @torch.inference_mode()
     def flush(self) -> Tensor:
         """The log-posteriors still owed, silence assumed to follow."""
         if len(self._frames) <= self._encoder.shape.past_frames:
-            return self._frames.new_zeros(1, len(PHONES), 0)
-        return self._push(self._frames.new_full((self._encoder.lookahead_frames, NUM_MELS), _SILENCE))
+            return torch.zeros(1, len(PHONES), 0)
+        return self._push(np.full((self._encoder.lookahead_frames, NUM_MELS), _SILENCE, np.float32))
 
-    def _push(self, scaled: Tensor) -> Tensor:
-        frames = torch.cat([self._frames, scaled.to(self._frames.device)])
+    def _push(self, scaled: FloatArray) -> Tensor:
+        frames = np.concatenate([self._frames, scaled])
         count = len(frames) - self._encoder.first.kernel_size[0] + 1
         if count <= 0:
             self._frames = frames
-            return frames.new_zeros(1, len(PHONES), 0)
+            return torch.zeros(1, len(PHONES), 0)
         self._frames = frames[count:]
         if count <= FEW_FRAMES and self._on_cpu:
-            posteriors, *past = self._encoder.graph.run({"frames": frames.numpy(), **self._past})
+            posteriors, *past = self._encoder.graph.run({"frames": frames, **self._past})
             self._past = dict(zip(self._past, past, strict=True))
             return torch.from_numpy(posteriors).T[None]
-        before = [torch.from_numpy(rows).to(frames.device).T[None] for rows in self._past.values()]
-        found, after = self._encoder._run(frames.T[None], before, STRIDE)
+        torch_device = self._encoder.last.weight.device
+        present, *before = (torch.from_numpy(rows).to(torch_device).T[None] for rows in (frames, *self._past.values()))
+        found, after = self._encoder._run(present, before, STRIDE)
         tables = [seen[0].T.contiguous().cpu().numpy() for seen in after]
         self._past = dict(zip(self._past, tables, strict=True))
-        return found
+        return found.cpu()
 
 
 class ContentStream:
@@ -214,14 +218,25 @@ def load_content_encoder(torch_device: str = "cpu") -> ContentEncoder:
     tensors, metadata = load_tensors(MODEL_NAME)
     encoder = ContentEncoder(ContentShape.from_metadata(metadata))
     fill_module(encoder, tensors, model_name=MODEL_NAME)
+    round_weights(encoder)
     return encoder.to(torch_device).eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def round_weights(encoder: ContentEncoder) -> None:
+    """Round what the graph rounds, so that long stretches and other devices hear the same phones."""
+    for block in encoder.blocks:
+        assert isinstance(block, _Block)
+        weight = block.conv.weight
+        rounded = torch.from_numpy(in_bytes(_table(weight)))
+        weight.copy_(rounded.unflatten(0, (weight.shape[2], weight.shape[1])).permute(2, 1, 0))
 
 
 def _graph_of(encoder: ContentEncoder) -> CompiledGraph:
     """Inputs "frames" [T + taps - 1, NUM_MELS] and "past0" ...; gives log-posteriors [T, len(PHONES)] and the pasts."""
     graph, channels = Graph(), encoder.shape.channels
     frames = graph.input("frames", NUM_MELS)
-    hidden = _convolution(graph, encoder.first, frames, 1, encoder.first.bias)
+    hidden = _convolution(graph, encoder.first, frames)
     bias, pasts = torch.zeros(channels), []
     for number, block in enumerate(encoder.blocks):
         assert isinstance(block, _Block)
@@ -232,24 +247,32 @@ def _graph_of(encoder: ContentEncoder) -> CompiledGraph:
         bias = bias + block.conv.bias.detach() if block.conv.bias is not None else bias
         pasts.append(graph.rows(seen, -2 * STRIDE * block.dilation))
     hidden = _normalised(graph, encoder.last_norm, hidden, bias)
-    hidden = _convolution(graph, encoder.last, hidden, 1, encoder.last.bias)
+    hidden = _convolution(graph, encoder.last, hidden)
     graph.output(graph.add("LogSoftmax", hidden, axis=1), len(PHONES))
     for past in pasts:
         graph.output(past, channels)
     return graph.compile()
 
 
-def _convolution(graph: Graph, layer: nn.Conv1d, seen: str, dilation: int, added: str | Tensor | None) -> str:
-    """Rows seen [T + (taps - 1) dilation, C] to [T, O], added to a value of the graph or to a bias."""
-    assert added is not None
+def _convolution(graph: Graph, layer: nn.Conv1d, seen: str, dilation: int = 1, added: str | None = None) -> str:
+    """Rows seen [T + (taps - 1) dilation, C] to [T, O], added to a value of the graph or to the layer's bias."""
     taps = layer.kernel_size[0]
     if taps > 1:
         last = (taps - 1) * dilation
         ends = [tap * dilation - last or TO_THE_END for tap in range(taps)]
         shifted = [graph.rows(seen, tap * dilation, end) for tap, end in enumerate(ends)]
         seen = graph.add("Concat", *shifted, axis=1)
-    weight = graph.constant(layer.weight.detach().permute(2, 1, 0).flatten(0, 1).numpy())
-    return graph.add("Gemm", seen, weight, added if isinstance(added, str) else graph.constant(added.detach().numpy()))
+    weight = _table(layer.weight)
+    if added is not None:
+        return graph.add("Add", graph.product(seen, weight), added)
+    assert layer.bias is not None
+    return graph.add("Gemm", seen, graph.constant(weight), graph.constant(layer.bias.detach().numpy()))
+
+
+def _table(weight: Tensor) -> FloatArray:
+    """A convolution's weights as what rows of all taps are multiplied with, [taps * C, O]."""
+    table: FloatArray = weight.detach().permute(2, 1, 0).flatten(0, 1).numpy()
+    return table
 
 
 def _normalised(graph: Graph, norm: nn.BatchNorm1d, value: str, bias: Tensor) -> str:
@@ -262,7 +285,7 @@ def _normalised(graph: Graph, norm: nn.BatchNorm1d, value: str, bias: Tensor) ->
     return graph.add("Relu", graph.add("Add", scaled, graph.constant(shift.numpy())))
 
 
-def _scaled(log_mel: Tensor) -> Tensor:
+def _scaled(log_mel: _Values) -> _Values:
     """Log-mel power, about -20 to 0, to about -2 to 2."""
     return log_mel * 0.2 + 2.2
 

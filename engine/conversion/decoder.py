@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from engine.conversion.bands import BAND_CENTRES_HZ, NUM_BANDS, NUM_SPEECH_BANDS
-from engine.conversion.graphs import FEW_FRAMES, TO_THE_END, CompiledGraph, Graph, Graphed
+from engine.conversion.graphs import FEW_FRAMES, OWN_OPERATORS, TO_THE_END, CompiledGraph, Graph, Graphed
 from engine.conversion.source import SourceFrames
 from engine.conversion.synthesis import SynthesisControls
 from engine.signal.clip import FloatArray
@@ -292,8 +292,7 @@ def _graph_of(decoder: Decoder) -> CompiledGraph:
             seen = graph.rows(joined, first, first - block.history or TO_THE_END)
             mixed = graph.add("Add", mixed, graph.add("Mul", seen, constant(depthwise.weight[:, 0, tap])))
         wide = linear(block.widen, normalised(block.norm, mixed))
-        bent = graph.add("Add", graph.add("Erf", scaled(wide, 0.5**0.5)), graph.constant([1.0]))
-        x = graph.add("Add", x, linear(block.narrow, scaled(graph.add("Mul", wide, bent), 0.5)))  # GELU
+        x = graph.add("Add", x, linear(block.narrow, graph.add("Gelu", wide, domain=OWN_OPERATORS)))
         pasts.append(graph.rows(joined, -block.history))
     left = linear(decoder.leave, normalised(decoder.norm, x))
     residual = graph.add("Tanh", scaled(graph.columns(left, 0, NUM_BANDS), 1 / _RESIDUAL_LIMIT))

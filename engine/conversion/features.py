@@ -5,7 +5,6 @@ Frame t is centred on sample t * HOP_LENGTH and sees 10 ms to either side, so an
 """
 
 import numpy as np
-import scipy.fft
 import torch
 from torch import Tensor, nn
 
@@ -94,7 +93,7 @@ class LogMelStream:
         self._made += count
         self._pending = pending[count * HOP_LENGTH :]
         windows = overlapping(pending, WINDOW_LENGTH, HOP_LENGTH) * self._window
-        spectrum = scipy.fft.rfft(windows, _FFT_LENGTH, axis=1)
+        spectrum = np.fft.rfft(windows, _FFT_LENGTH)
         power = (np.square(spectrum.real) + np.square(spectrum.imag)) @ self._filters
         return torch.from_numpy(np.log(np.maximum(power, np.float32(_POWER_FLOOR)))).T[None]
 

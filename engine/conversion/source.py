@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -185,7 +186,15 @@ def moved_deviation(deviation: FloatArray, semitones: float) -> FloatArray:
     """Move deviations [T, NUM_SPEECH_BANDS] along the frequency axis; beyond their last band that one goes on."""
     if semitones == 0.0:
         return deviation
-    padded = np.pad(deviation, ((0, 0), (0, NUM_BANDS - NUM_SPEECH_BANDS)), mode="edge")
+    return deviation @ _movement(semitones)
+
+
+@lru_cache(maxsize=4)
+def _movement(semitones: float) -> FloatArray:
+    """[44, 44]: moves speech bands up or down, the highest going on above."""
+    padded = np.pad(
+        np.eye(NUM_SPEECH_BANDS, dtype=np.float32), ((0, 0), (0, NUM_BANDS - NUM_SPEECH_BANDS)), mode="edge"
+    )
     return shifted(padded, semitones)[:, :NUM_SPEECH_BANDS]
 
 

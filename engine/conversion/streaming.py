@@ -106,7 +106,7 @@ class PosteriorStream:
     def push(self, samples: FloatArray) -> FloatArray:
         """See `engine.conversion.source.PhoneStream`."""
         log_posteriors = self._stream.push(torch.from_numpy(samples)[None])
-        return np.ascontiguousarray(log_posteriors[0].exp().cpu().numpy().T)
+        return np.exp(np.ascontiguousarray(log_posteriors[0].cpu().numpy().T))
 
 
 @dataclass(frozen=True)
@@ -287,8 +287,9 @@ class ConversionStream:
         # As `engine.conversion.decoder.to_controls`, in NumPy.
         levels = shape + _AIR + (frames.loudness - loudness(shape))[:, None]
         share = share + np.float32(HARMONIC_LIFT)
-        harmonic = np.where(voiced, levels - np.logaddexp(0, -share), np.float32(NO_LEVEL))
-        noise = np.where(voiced, levels - np.logaddexp(0, share), levels - _RUMBLE)
+        of_harmonics = levels - np.logaddexp(0, -share)  # the noise lies below them by the logit of their share
+        harmonic = np.where(voiced, of_harmonics, np.float32(NO_LEVEL))
+        noise = np.where(voiced, of_harmonics - share, levels - _RUMBLE)
         return self._synthesis.push(f0_hz, harmonic, noise)
 
 

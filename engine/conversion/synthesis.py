@@ -11,7 +11,6 @@ from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-import scipy.fft
 import torch
 
 from engine.conversion.bands import HOP_LENGTH, NUM_BANDS, SAMPLE_RATE, interpolation_matrix
@@ -179,8 +178,8 @@ def _fold() -> FloatArray:
 
 def _logarithm_and_phase() -> FloatArray:
     """[72, 2 * 1025]: from band levels to logarithm and phase of the filter, both linear in the levels."""
-    cepstrum = scipy.fft.irfft(interpolation_matrix(NUM_BINS).astype(np.float64) / 2, FFT_LENGTH)
-    spectrum = scipy.fft.rfft(cepstrum * _fold())
+    cepstrum = np.fft.irfft(interpolation_matrix(NUM_BINS).astype(np.float64) / 2, FFT_LENGTH)
+    spectrum = np.fft.rfft(cepstrum * _fold())
     return np.concatenate([spectrum.real, spectrum.imag], 1).astype(np.float32)
 
 
@@ -311,12 +310,12 @@ class StreamingSourceFilter:
         if self._last is not None:
             filters = np.concatenate([self._last, filters], axis=1)
         self._last = filters[:, -1:]
-        spectra = scipy.fft.rfft(excitation[:, None] * _FADES, FFT_LENGTH)
+        spectra = np.fft.rfft(excitation[:, None] * _FADES, FFT_LENGTH)
         spectra[:, 0] *= filters[:, :-1]
         spectra[:, 1] *= filters[:, 1:]
         num_hops = excitation.shape[1]
         audio = np.zeros(num_hops * HOP_LENGTH + RINGING_SAMPLES, np.float32)
-        for hop, response in enumerate(scipy.fft.irfft(spectra.sum(axis=(0, 1)), FFT_LENGTH)):
+        for hop, response in enumerate(np.fft.irfft(spectra.sum(axis=(0, 1)), FFT_LENGTH)):
             audio[hop * HOP_LENGTH : hop * HOP_LENGTH + FFT_LENGTH] += response
         return audio
 

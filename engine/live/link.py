@@ -13,7 +13,8 @@ DEVICE_BLOCK_MS = 10.0
 CROSSFADE_S = 0.004
 BURST_S = 0.020
 TRIM_ABOVE_S = 0.006
-START_MARGIN_S = 0.007
+START_MARGIN_S = 0.015
+MOST_MEASURED_MARGIN_S = 0.005
 MARGIN_STEP_S = 0.002
 MOST_MARGIN_S = 0.040
 MOST_PATIENCE = 4
@@ -97,7 +98,7 @@ class InputLink:
             block_samples=_device_block(sample_rate, block_ms),
             input_device=device,
             channel=channel,
-            latency_s=patience * max(DEVICE_BLOCK_MS, block_ms / 2) / 1000,
+            latency_s=patience * max(2 * DEVICE_BLOCK_MS, block_ms) / 1000,
         )
         assert self.stream.capture is not None
         self.end = self.stream.capture

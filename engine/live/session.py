@@ -17,8 +17,15 @@ from engine.devices import AudioBackend, DeviceWatch, choose_device, to_dbfs
 from engine.errors import AudioDeviceError, AutoVoiceError
 from engine.live.chain import LiveChain
 from engine.live.history import LiveHistory
-from engine.live.link import MOST_PATIENCE, START_MARGIN_S, InputLink, OutputLink, Stumbles
-from engine.live.measuring import SAFE_SHARE, BlockMeasurement, BlockTimes, measure_blocks, warm_up
+from engine.live.link import (
+    MOST_MEASURED_MARGIN_S,
+    MOST_PATIENCE,
+    START_MARGIN_S,
+    InputLink,
+    OutputLink,
+    Stumbles,
+)
+from engine.live.measuring import NEARLY_TOO_SLOW_SHARE, BlockMeasurement, BlockTimes, measure_blocks, warm_up
 from engine.live.options import (
     SAMPLE_RATE,
     LatencyParts,
@@ -270,7 +277,8 @@ class _Run:
         self._margin_s = START_MARGIN_S
         measured = session.measurements[-1] if session.measurements else None
         if measured:  # blocks that take longer than usual are no reason to run dry
-            self._margin_s += max(0.0, measured.p99_ms - measured.median_ms) / 1000
+            spread_s = max(0.0, measured.p99_ms - measured.median_ms) / 1000
+            self._margin_s += min(spread_s, MOST_MEASURED_MARGIN_S)  # more is a disturbance while measuring
         self._patience = 1
         self.was_live = self.is_open = False
         self.losses = 0
@@ -481,7 +489,7 @@ class _Run:
     def _message(self, times: BlockTimes) -> str:
         if times.count > 100 and times.percentile_ms(99) > self._block_ms:
             return "This machine is too slow for this block: choose a longer one."
-        if times.count > 100 and times.percentile_ms(99) > SAFE_SHARE * 1.4 * self._block_ms:
+        if times.count > 100 and times.percentile_ms(99) > NEARLY_TOO_SLOW_SHARE * self._block_ms:
             return "This machine is nearly too slow for this block."
         return ""
 
