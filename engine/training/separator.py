@@ -39,6 +39,8 @@ class SeparatorConfig:
         learning_rate: Of AdamW, on the plateau.
         weight_decay: Of AdamW.
         log_ratio_weight: Weight of the logarithmic error-to-vocals ratio beside the absolute error.
+        power_weight: Weight of the error's share of the mixture's power beside it. An absolute error alone is least at
+            the median of what a band may hold: too little of everything that is doubtful.
         held_out: Song of the train split that validation uses.
         held_out_from_s: Where in it validation starts.
         train_on_start: Learn from what lies before that, too; else training never sees the song.
@@ -53,6 +55,7 @@ class SeparatorConfig:
     learning_rate: float = 2e-3
     weight_decay: float = 1e-3
     log_ratio_weight: float = 0.05
+    power_weight: float = 0.0
     held_out: str = "sodium"
     held_out_from_s: float = 180.0
     train_on_start: bool = False
@@ -109,10 +112,11 @@ class SeparatorTask(Task):
             mixture, vocals = (net.analyse(part.to(self._torch_device)) for part in batch)
         with loop.autocast():
             estimate = net.vocal_spectra(mixture)
-        absolute, ratio_db = spectral_losses(estimate, vocals, mixture)
-        loss = absolute + self.config.log_ratio_weight * ratio_db
+        absolute, ratio_db, power = spectral_losses(estimate, vocals, mixture)
+        loss = absolute + self.config.log_ratio_weight * ratio_db + self.config.power_weight * power
         loop.update("separator", loss)
-        return {"loss": loss.detach(), "absolute": absolute.detach(), "ratio_db": ratio_db.detach()}
+        losses = {"loss": loss, "absolute": absolute, "ratio_db": ratio_db, "power": power}
+        return {name: value.detach() for name, value in losses.items()}
 
     def validate(self, averaged: Mapping[str, nn.Module]) -> dict[str, float]:
         """SI-SDR gain on the held-out song, dB."""
@@ -148,19 +152,20 @@ class SeparatorTask(Task):
             net.feature_std.copy_(features.std(dim=(0, 3)).clamp_min(0.1))
 
 
-def spectral_losses(estimate: Tensor, vocals: Tensor, mixture: Tensor) -> tuple[Tensor, Tensor]:
+def spectral_losses(estimate: Tensor, vocals: Tensor, mixture: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Errors of estimated vocals; all arguments are complex [B, 2, F, T].
 
     Returns:
-        The mean magnitude of the error in units of each mixture's RMS, and the mean over examples of the
-        error-to-vocals ratio in dB, softened so that silence and perfection stay finite.
+        The mean magnitude of the error in units of each mixture's RMS; the mean over examples of the error-to-vocals
+        ratio in dB, softened so that silence and perfection stay finite; the mean share of the error in the power of the
+        mixture.
     """
     error, target, whole = (_power(spectra) for spectra in (estimate - vocals, vocals, mixture))
     scale = (whole.mean(dim=(1, 2, 3)) + 1e-8).sqrt()
     absolute = (torch.sqrt(error + 1e-10).mean(dim=(1, 2, 3)) / scale).mean()
     error, target, whole = (power.sum(dim=(1, 2, 3)) for power in (error, target, whole))
     ratio_db = 10 * torch.log10((error + 0.003 * whole + 1e-8) / (target + 0.01 * whole + 1e-8))
-    return absolute, ratio_db.mean()
+    return absolute, ratio_db.mean(), (error / (whole + 1e-8)).mean()
 
 
 def _power(spectra: Tensor) -> Tensor:

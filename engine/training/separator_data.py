@@ -3,13 +3,15 @@
 `prepare_cache` decodes and renders everything once, as 16-bit arrays at 44.1 kHz outside the repository; `Mixtures`
 draws examples from it. An example is a stretch of vocals (a song's stem, a dry singing or speaking voice, two voices,
 or none) over a stretch of accompaniment (a song's stem, a generated band, or both), each at a speed, gain, equaliser
-curve and stereo width of its own; dry voices also get compression, doubling, echo and reverberation.
+curve and stereo width of its own; dry voices also get compression, doubling, echo and reverberation. Speakers are made
+to sing, too: see `engine.training.singing`.
 """
 
 import csv
 import logging
 import os
 import tempfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from scipy import fft
 from engine.errors import TrainingError
 from engine.signal import FloatArray, read_audio, resample
 from engine.training.bands import STYLES, compose, play
+from engine.training.singing import sing
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +37,17 @@ Pcm = npt.NDArray[np.int16]
 VOICE_MINUTES = {
     "producerspace": 60, "vctk": 10, "nathalie": 10, "philipp": 10, "kerstin": 8, "ljspeech": 8, "librispeech": 25,
 }  # fmt: skip
+# Utterances that each speaker of these sets sings.
+SUNG_UTTERANCES = {
+    "librispeech": 1,
+    "speechocean762": 1,
+    "vctk": 20,
+    "nathalie": 20,
+    "philipp": 20,
+    "kerstin": 20,
+    "ljspeech": 20,
+}
+SUNG = "sung"
 
 
 def prepare_cache(corpus: Path, cache: Path, sound_font: Path, *, num_bands: int, band_seconds: float) -> None:
@@ -58,6 +72,11 @@ def prepare_cache(corpus: Path, cache: Path, sound_font: Path, *, num_bands: int
         there = [row for row in rows if row["set"] == name and (corpus / "train" / row["path"]).is_file()]
         if there and not target.exists():
             _save(target, _read_voices(there, corpus / "train", minutes))
+    target = cache / "voices" / f"{SUNG}.npy"
+    if not target.exists():
+        phrases = [sung_phrase(row, corpus / "train") for row in to_sing(rows, corpus / "train")]
+        if sung := [phrase for phrase in phrases if phrase is not None]:
+            _save(target, np.concatenate(sung, axis=1))
     styles = list(STYLES)
     for seed in range(num_bands):
         target = cache / "bands" / f"{seed:04d}.npy"
@@ -69,6 +88,26 @@ def prepare_cache(corpus: Path, cache: Path, sound_font: Path, *, num_bands: int
             log.info("rendered band %d of %d", seed + 1, num_bands)
 
 
+def to_sing(rows: list[dict[str, str]], folder: Path) -> list[dict[str, str]]:
+    """Rows of the manifest whose speakers shall sing them: of each speaker the longest utterances below 15 s."""
+    by_speaker: dict[tuple[str, str], list[dict[str, str]]] = {}
+    for row in rows:
+        if row["set"] in SUNG_UTTERANCES and float(row["seconds"]) < 15 and (folder / row["path"]).is_file():
+            by_speaker.setdefault((row["set"], row["speaker"]), []).append(row)
+    return [
+        row
+        for (name, _speaker), theirs in sorted(by_speaker.items())
+        for row in sorted(theirs, key=lambda row: -float(row["seconds"]))[: SUNG_UTTERANCES[name]]
+    ]
+
+
+def sung_phrase(row: dict[str, str], folder: Path) -> Pcm | None:
+    """A row's utterance, sung and at the usual loudness; the same whenever it is made."""
+    rng = np.random.default_rng(zlib.crc32(row["path"].encode()))
+    phrase = sing(read_audio(folder / row["path"]).mono(), rng, bandwidth_hz=float(row["bandwidth_hz"]))
+    return None if phrase is None else _at_usual_level(resample(phrase, SAMPLE_RATE).samples)
+
+
 def _read_voices(rows: list[dict[str, str]], folder: Path, minutes: float) -> Pcm:
     """Utterances spread evenly over the set, one after another, each at the same loudness."""
     total = sum(float(row["seconds"]) for row in rows)
@@ -76,10 +115,13 @@ def _read_voices(rows: list[dict[str, str]], folder: Path, minutes: float) -> Pc
     pieces = []
     for row in rows[::step]:
         clip = read_audio(folder / row["path"]).mono()
-        samples = resample(clip, SAMPLE_RATE).samples
-        samples = samples * np.float32(0.08 / max(_active_rms(samples), 1e-4))
-        pieces.append(_pcm(samples * np.float32(min(1.0, 0.98 / max(float(np.abs(samples).max()), 1e-4)))))
+        pieces.append(_at_usual_level(resample(clip, SAMPLE_RATE).samples))
     return np.concatenate(pieces, axis=1)
+
+
+def _at_usual_level(samples: FloatArray) -> Pcm:
+    samples = samples * np.float32(0.08 / max(_active_rms(samples), 1e-4))
+    return _pcm(samples * np.float32(min(1.0, 0.98 / max(float(np.abs(samples).max()), 1e-4))))
 
 
 def _pcm(samples: FloatArray) -> Pcm:
@@ -216,18 +258,18 @@ class Mixtures:
 
     def _stems(self, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
         draw = rng.random()
-        if draw < 0.22:
+        if draw < 0.18:
             return self._aligned(rng)
         accompaniment = self._accompaniment(rng)
-        if draw >= 0.92:
+        if draw >= 0.94:
             return np.zeros_like(accompaniment), accompaniment
-        if draw < 0.42:
+        if draw < 0.32:
             vocals = self._song_vocals(rng)
-        elif draw < 0.65:
+        elif draw < 0.62:
             vocals = self._choir(rng)
         else:
             vocals = self._voice(rng)
-        if draw < 0.65 and rng.random() < 0.2:
+        if draw < 0.62 and rng.random() < 0.3:
             vocals = vocals + self._voice(rng) * np.float32(rng.uniform(0.2, 0.9))
         return _at_level(vocals, _active_rms(accompaniment), rng.normal(0, 6)), accompaniment
 
@@ -265,9 +307,7 @@ class Mixtures:
 
     def _voice(self, rng: np.random.Generator) -> FloatArray:
         """A dry voice as a producer might treat it."""
-        sung = rng.random() < 0.6 and "producerspace" in self._voices
-        name = "producerspace" if sung else str(rng.choice(sorted(self._voices)))
-        track, length = self._voices[name], self.num_samples + LEAD_IN
+        track, length = self._sung_track(rng, spoken=0.25), self.num_samples + LEAD_IN
         start = track.active_start(rng, self.num_samples, 0.6) - LEAD_IN
         voice = _cut_at_speed(track, start, length, _draw_speed(rng))[0]
         if rng.random() < 0.6:
@@ -280,10 +320,19 @@ class Mixtures:
                 stereo[side] += double * np.float32(rng.uniform(0.3, 1.0))
         return _reverberated(_equalise(stereo, rng, 6), rng)[:, LEAD_IN:]
 
+    def _sung_track(self, rng: np.random.Generator, *, spoken: float = 0.0) -> Track:
+        """Dry singing, by singers or by speakers; in a share of draws plain speech."""
+        draw = rng.random()
+        names = sorted(self._voices)
+        wanted = "producerspace" if draw < 0.4 else SUNG
+        if draw > 1 - spoken or wanted not in self._voices:
+            wanted = str(rng.choice(names))
+        return self._voices[wanted]
+
     def _choir(self, rng: np.random.Generator) -> FloatArray:
         """One sung phrase in several parts, an interval apart and spread wide: backing vocals."""
-        track = self._voices.get("producerspace")
-        if track is None or rng.random() < 0.3:
+        track = self._sung_track(rng)
+        if rng.random() < 0.2:
             track, _ = self._songs[int(rng.integers(len(self._songs)))]
         length = self.num_samples + LEAD_IN
         start = track.active_start(rng, self.num_samples, 0.6) - LEAD_IN
