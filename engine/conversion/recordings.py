@@ -106,7 +106,7 @@ def analysed(blocks: Iterable[FloatArray], f0: FrameF0, content: ContentEncoder,
             continue
         unfolded = audio[HOP_LENGTH:].unfold(0, len(to_content_rate), HOP_LENGTH)[:count]
         hops = torch.cat([hops[-1:], unfolded @ to_content_rate])
-        posteriors = stream.push(log_mel.frames(hops.view(1, -1)))[0].exp().T
+        posteriors = stream.push(log_mel.frames(hops.view(1, -1)))[0].exp().T.to(torch_device)
         windows = audio[before - LOOKAHEAD_SAMPLES :][: (count - 1) * HOP_LENGTH + WINDOW_LENGTH]
         f0_hz = torch.from_numpy(f0.cut(given + levels.shape[1], count))
         levels = torch.cat([levels, torch.stack(tensor_band_levels(windows, f0_hz.to(torch_device)))], 1)
