@@ -19,6 +19,7 @@ from engine.errors import AutoVoiceError
 
 _MARKERS = re.compile(r"(<!-- table: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _MISSING = "–"
+_INDEPENDENT = ("independent", "cosine_to_target")
 
 Rows = Sequence[tuple[str, str]]
 
@@ -40,6 +41,7 @@ def voice_rows(figures: Mapping[str, Any]) -> Rows:
             f"Taken for the target and not for the source (judge's equal-error rate {judge['equal_error_percent']} %)",
             _of(speech, "independent", "accepted_and_source_rejected_percent", unit=" %"),
         ),
+        ("Independent judge's cosine to the target, median (worst tenth)", _spread(_deep(speech, *_INDEPENDENT), 3)),
         ("GE2E cosine to the target, median (worst tenth)", _spread(speech["ge2e"]["cosine_to_target"], 3)),
         ("– untouched recordings of the target", _spread(recordings["ge2e"]["cosine_to_target"], 3)),
         ("– WORLD conversion", _spread(world["ge2e"]["cosine_to_target"], 3)),
@@ -66,6 +68,7 @@ def voice_rows(figures: Mapping[str, Any]) -> Rows:
         ),
         ("Energy above 8 kHz against vctk recordings, dB", _high_band(figures)),
         ("Enrolling 45 s, s", f"{figures['enrolment_s']:.1f}"),
+        ("Improving a voice of 45 s, s (voices changed)", _improved(figures.get("improved"))),
         (
             "Real-time factor: wall clock / processor (threads)",
             f"{speed['rtf_wall']:.3f} / {speed['rtf_cpu']:.3f} ({speed['threads']})" + _load(speed),
@@ -76,15 +79,19 @@ def voice_rows(figures: Mapping[str, Any]) -> Rows:
 
 def voice_table(reports: Sequence[Mapping[str, Any]]) -> str | None:
     """A Markdown table with one column for each model; None without a report of a voice benchmark."""
-    voices = {r["figures"]["model"]: r["figures"] for r in reports if r["benchmark"] == "voice"}
+    voices = {_column(r["figures"]): r["figures"] for r in reports if r["benchmark"] == "voice"}
     if not voices:
         return None
-    models = sorted(voices, reverse=True)  # studio before live
+    models = sorted(voices, key=lambda name: ("studio" not in name, name))
     columns = [voice_rows(voices[model]) for model in models]
     lines = ["| | " + " | ".join(models) + " |", "| --- |" + " --- |" * len(models)]
     for row, (label, _value) in enumerate(columns[0]):
         lines.append(f"| {label} | " + " | ".join(column[row][1] for column in columns) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _column(figures: Mapping[str, Any]) -> str:
+    return str(figures["model"]) + (", voices improved" if figures.get("improved") else "")
 
 
 def table(name: str, reports: Sequence[Mapping[str, Any]]) -> str | None:
@@ -181,6 +188,10 @@ def _load(speed: Mapping[str, Any]) -> str:
     """A word of warning where other programs kept the machine busy during the timing."""
     load = speed.get("load")
     return f", machine busy: load {load:.0f}" if load is not None and load > 1.5 else ""
+
+
+def _improved(outcome: Mapping[str, Any] | None) -> str:
+    return f"{outcome['seconds']:.0f} ({outcome['kept']} of {outcome['voices']})" if outcome else _MISSING
 
 
 def _words(group: Mapping[str, Any]) -> str:
