@@ -36,6 +36,8 @@ class NetworkConfig:
         depth: Layers; those beyond the last band merge work along time at half rate each.
         dconv_depth: Dilated convolutions in each encoder layer's residual branch.
         context: Reach of the decoder's convolutions, in frames and bands to each side.
+        own_exponent: Power that the diagonal of the answered matrix is raised to. Below 1 it makes good for a training
+            by absolute errors, which is content with the median of what may be there: too little of every doubt.
     """
 
     sample_rate: int = 44_100
@@ -47,6 +49,7 @@ class NetworkConfig:
     depth: int = 5
     dconv_depth: int = 2
     context: int = 1
+    own_exponent: float = 1.0
 
     def to_json(self) -> str:
         """As text, for a model file's metadata."""
@@ -66,6 +69,7 @@ class NetworkConfig:
         limits = {
             "sample_rate": (8_000, 96_000), "fft_size": (256, 16_384), "hop": (64, 8192), "num_bands": (32, 2048),
             "channels": (4, 512), "growth": (1, 4), "depth": (2, 9), "dconv_depth": (1, 8), "context": (0, 3),
+            "own_exponent": (0.2, 2.0),
         }  # fmt: skip
         if not all(low <= getattr(config, key) <= high for key, (low, high) in limits.items()):
             raise ValueError("a separator's configuration out of range")
@@ -192,7 +196,7 @@ class VocalNet(HDemucs):
         features = self.features(spectra)
         x = (features - self.feature_mean[..., None]) / self.feature_std[..., None]
         steer = self._walk(x).float().index_select(2, self.band_of_bin)
-        own, cross = torch.sigmoid(steer[:, :2]), torch.tanh(steer[:, 2:])
+        own, cross = torch.sigmoid(steer[:, :2]).pow(self.config.own_exponent), torch.tanh(steer[:, 2:])
         return own * spectra + cross * spectra.flip(1)
 
     def forward(self, mix: torch.Tensor) -> torch.Tensor:
