@@ -68,7 +68,6 @@ def voice_rows(figures: Mapping[str, Any]) -> Rows:
         ),
         ("Energy above 8 kHz against vctk recordings, dB", _high_band(figures)),
         ("Enrolling 45 s, s", f"{figures['enrolment_s']:.1f}"),
-        ("Improving a voice of 45 s, s (voices changed)", _improved(figures.get("improved"))),
         (
             "Real-time factor: wall clock / processor (threads)",
             f"{speed['rtf_wall']:.3f} / {speed['rtf_cpu']:.3f} ({speed['threads']})" + _load(speed),
@@ -188,10 +187,6 @@ def _load(speed: Mapping[str, Any]) -> str:
     """A word of warning where other programs kept the machine busy during the timing."""
     load = speed.get("load")
     return f", machine busy: load {load:.0f}" if load is not None and load > 1.5 else ""
-
-
-def _improved(outcome: Mapping[str, Any] | None) -> str:
-    return f"{outcome['seconds']:.0f} ({outcome['kept']} of {outcome['voices']})" if outcome else _MISSING
 
 
 def _words(group: Mapping[str, Any]) -> str:
