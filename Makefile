@@ -59,7 +59,7 @@ judges: .venv/test.stamp
 
 # The tables of README and model cards, from the reports of the bench.
 bench-tables: .venv/test.stamp
-	$(BIN)/python -m engine.bench.tables docs/bench/*.json --into README.md resources/models/decoder.md
+	$(BIN)/python -m engine.bench.tables docs/bench/*.json --into README.md resources/models/decoder.md resources/models/separator.md
 
 screenshots: .venv/test.stamp
 	$(BIN)/python packaging/screenshots.py

@@ -4,7 +4,7 @@ import argparse
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -156,6 +156,20 @@ def summarise(figures: Mapping[str, Any]) -> str:
             f"memory growth {figures['memory_growth_mb']:.1f} MB",
         )
     )
+
+
+def table_rows(figures: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
+    """What README shows of a report."""
+    live, factor = figures["live"], figures["live"]["real_time_factor"]
+    first, last = figures["added_ms"]
+    return [
+        ("Minutes / block", f"{figures['seconds'] / 60:.0f} / {live['block_ms']:g} ms"),
+        ("Xruns: live / passthrough", f"{figures['live_xruns']} / {figures['passthrough']['xruns']}"),
+        ("Delay added to the passthrough's, first / last minute", f"{first:.1f} / {last:.1f} ms"),
+        ("Drift of the delay", f"{figures['delay_drift_ms']:.1f} ms"),
+        ("Real-time factor: median / p99", f"{factor['median']:.2f} / {factor['p99']:.2f}"),
+        ("Growth of memory", f"{figures['memory_growth_mb']:.0f} MB"),
+    ]
 
 
 def _delays(heard: dict[str, Any]) -> dict[str, float | None]:

@@ -157,7 +157,8 @@ def spectral_losses(estimate: Tensor, vocals: Tensor, mixture: Tensor) -> tuple[
 
     Returns:
         The mean magnitude of the error in units of each mixture's RMS; the mean over examples of the error-to-vocals
-        ratio in dB, softened so that silence and perfection stay finite; the mean of the error's power over the mixture's.
+        ratio in dB, softened so that silence and perfection stay finite; the mean of the error's power over the
+        mixture's.
     """
     error, target, whole = (_power(spectra) for spectra in (estimate - vocals, vocals, mixture))
     scale = (whole.mean(dim=(1, 2, 3)) + 1e-8).sqrt()
