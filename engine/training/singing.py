@@ -72,7 +72,7 @@ def _drawn_out(voiced: np.ndarray, level: FloatArray, rng: np.random.Generator) 
     lasts = np.where(level < np.percentile(level, 95) - _QUIET, rng.uniform(0.2, 0.8), lasts)
     ends = np.cumsum(lasts)
     count = int(min(ends[-1], _LONGEST_S / _FRAME_S))
-    return np.interp(np.arange(count), ends, np.arange(len(lasts)))
+    return np.interp(np.arange(count), ends, np.arange(len(lasts))).astype(np.float32)
 
 
 def _melody(num_frames: int, spoken_hz: float, rng: np.random.Generator) -> FloatArray:
