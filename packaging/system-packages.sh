@@ -11,6 +11,12 @@ packages="python3-venv libportaudio2 libasound2-plugins libegl1 libgl1 libxkbcom
   libxcb-cursor0 libxcb-icccm4 libxcb-image0 libxcb-keysyms1 libxcb-render-util0 libxcb-shape0 libxcb-xinerama0"
 # The tests play through a PulseAudio server of their own.
 [ "$purpose" = test ] && packages="$packages pulseaudio pulseaudio-utils"
+# pyworld, which judges pitch there, comes as source only: it takes a compiler and Python's headers.
+if [ "$purpose" = test ]; then
+  command -v c++ >/dev/null 2>&1 || packages="$packages g++"
+  headers=$("${PYTHON:-python3}" -c 'import sysconfig; print(sysconfig.get_path("include"))' 2>/dev/null || true)
+  [ -e "$headers/Python.h" ] || packages="$packages python3-dev"
+fi
 
 if ! command -v dpkg-query >/dev/null 2>&1; then
   echo "AutoVoice needs PortAudio, EGL, xkbcommon, D-Bus and the xcb cursor library; on Fedora, for example:"
