@@ -9,10 +9,10 @@ purpose=${1:-run}
 # PortAudio for sound devices; EGL, xkbcommon, D-Bus, fontconfig and the xcb parts for Qt's windows.
 packages="python3-venv libportaudio2 libasound2-plugins libegl1 libgl1 libxkbcommon0 libxkbcommon-x11-0 libdbus-1-3 libfontconfig1
   libxcb-cursor0 libxcb-icccm4 libxcb-image0 libxcb-keysyms1 libxcb-render-util0 libxcb-shape0 libxcb-xinerama0"
-# The tests play through a PulseAudio server of their own.
-[ "$purpose" = test ] && packages="$packages pulseaudio pulseaudio-utils"
-# pyworld, which judges pitch there, comes as source only: it takes a compiler and Python's headers.
 if [ "$purpose" = test ]; then
+  # The tests play through a PulseAudio server of their own.
+  packages="$packages pulseaudio pulseaudio-utils"
+  # pyworld, which judges pitch there, comes as source only: it takes a compiler and Python's headers.
   command -v c++ >/dev/null 2>&1 || packages="$packages g++"
   headers=$("${PYTHON:-python3}" -c 'import sysconfig; print(sysconfig.get_path("include"))' 2>/dev/null || true)
   [ -e "$headers/Python.h" ] || packages="$packages python3-dev"

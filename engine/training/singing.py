@@ -10,13 +10,13 @@ import numpy as np
 
 from engine.conversion.bands import BAND_CENTRES_HZ, HOP_LENGTH, NUM_BANDS, SAMPLE_RATE, band_levels, loudness, shifted
 from engine.conversion.bands import LOOKAHEAD_SAMPLES as HALF_WINDOW
+from engine.conversion.decoder import NO_LEVEL
 from engine.conversion.synthesis import SourceFilter, StreamingSourceFilter
 from engine.pitch import estimate_f0
 from engine.signal import AudioClip, FloatArray, resample
+from engine.training.critics import PAUSE_BELOW
 
 _FRAME_S = HOP_LENGTH / SAMPLE_RATE
-_NO_LEVEL = np.float32(-60.0)
-_QUIET = 8.0  # natural log of power below the loud frames: a pause
 _SCALES = ((0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 10), (0, 3, 5, 7, 10))
 _LONGEST_S = 30.0
 _RUMBLE_BELOW_HZ, _RUMBLE = 120.0, np.float32(7.0)  # what rooms and microphones add; natural log of power
@@ -69,7 +69,7 @@ def _continued(levels: FloatArray, bandwidth_hz: float, rng: np.random.Generator
 def _drawn_out(voiced: np.ndarray, level: FloatArray, rng: np.random.Generator) -> FloatArray:
     """Where in the recording, in frames, each sung frame comes from: voiced ones last longer, pauses end sooner."""
     lasts = np.where(voiced, rng.uniform(1.2, 3.2), rng.uniform(0.8, 1.2))
-    lasts = np.where(level < np.percentile(level, 95) - _QUIET, rng.uniform(0.2, 0.8), lasts)
+    lasts = np.where(level < np.percentile(level, 95) - PAUSE_BELOW, rng.uniform(0.2, 0.8), lasts)
     ends = np.cumsum(lasts)
     count = int(min(ends[-1], _LONGEST_S / _FRAME_S))
     return np.interp(np.arange(count), ends, np.arange(len(lasts))).astype(np.float32)
@@ -101,7 +101,7 @@ def _spoken_by_filter(levels: FloatArray, f0_hz: FloatArray, rng: np.random.Gene
     """Pulses and noise through the levels [T, 72]: harmonics below some kilohertz, noise above."""
     share = np.float32(rng.uniform(2.5, 5.0)) - BAND_CENTRES_HZ / np.float32(rng.uniform(1500, 3500))
     voiced = np.isfinite(f0_hz)[:, None]
-    harmonic = np.where(voiced, levels - np.logaddexp(0, -share), _NO_LEVEL).astype(np.float32)
+    harmonic = np.where(voiced, levels - np.logaddexp(0, -share), np.float32(NO_LEVEL)).astype(np.float32)
     noise = np.where(voiced, levels - np.logaddexp(0, share), levels).astype(np.float32)
     noise[:, BAND_CENTRES_HZ < _RUMBLE_BELOW_HZ] -= _RUMBLE
     synthesis = StreamingSourceFilter(SourceFilter(), seed=int(rng.integers(1 << 31)))
